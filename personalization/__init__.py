@@ -1,0 +1,1 @@
+"""What the papers say, in torch. Only `personalization.comfyui` knows the host."""

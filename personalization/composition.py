@@ -1,0 +1,49 @@
+"""Compositions: which concepts act, how strongly, where in the picture and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from .concept import Concept
+
+
+@dataclass(frozen=True)
+class PlacedConcept:
+    """A concept in use. `region` is a mask (height, width) in 0..1 over the whole picture, None = everywhere.
+
+    `start` and `end` are percents of sampling (0..1) between which the parts act.
+    """
+
+    concept: Concept
+    strength: float = 1.0
+    role: str = ""  # empty: the concept's own
+    region: Tensor | None = None
+    start: float = 0.0
+    end: float = 1.0
+    placeholder: str = ""  # empty: the concept's own; Load Concept may rename it for a workflow
+
+    @property
+    def word(self) -> str:
+        return (self.placeholder or self.concept.info.placeholder).lower()
+
+
+Composition = tuple[PlacedConcept, ...]
+
+
+def woven(old: Composition, new: Composition) -> Composition:
+    """One composition keyed by placeholder: the same word again replaces, other words add up, sorted by word."""
+    by_word = {placed.word: placed for placed in (*old, *new)}
+    return tuple(by_word[word] for word in sorted(by_word))
+
+
+def narrowed(placed: PlacedConcept, role: str) -> PlacedConcept:
+    """`placed` restricted to `role`; only a concept learned as "both" can be narrowed, none can be widened."""
+    own = placed.concept.info.role
+    if role not in (own, "") and own != "both":
+        raise ValueError(
+            f"The concept '{placed.concept.info.name}' was learned as {own}; it cannot be used as {role}. "
+            f"Use it as {own}, or learn it again with the role {role} or both."
+        )
+    return replace(placed, role=role)

@@ -1,0 +1,95 @@
+"""The Concept: what is learned, saved, loaded and applied."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .parts import Part
+from .sites import SiteShape
+
+ROLES = ("subject", "style", "both")
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that a concept was learned on, as far as it matters for where the concept can act.
+
+    `encoders` maps ComfyUI's text encoder keys ("l", "g", "h") to their embedding widths, in the order in which
+    their channels stand in the context.
+    """
+
+    family: str  # "SD 1.5", "SD 2", "SDXL", "Playground"
+    context_width: int
+    encoders: Mapping[str, int]
+    sites: tuple[SiteShape, ...]
+    prediction: str  # "eps" or "v"
+    fingerprint: str  # of the denoiser's weights
+    name: str = ""  # the checkpoint's file name, if known
+
+
+@dataclass(frozen=True)
+class ConceptInfo:
+    """Everything about a concept that is not a tensor. `phrase` holds `[V]` once per slot: "[V] mug"."""
+
+    name: str
+    placeholder: str  # without the angle brackets: "mug" for <mug>
+    phrase: str
+    class_word: str
+    role: str
+    base: Base
+    method: str = ""
+    recipe: Mapping[str, object] = field(default_factory=dict)
+    data_hash: str = ""
+    seed: int = 0
+    steps: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
+    license: str = ""
+    author: str = ""
+    note: str = ""
+    strength: float = 1.0  # the recommended one
+
+    @property
+    def slots(self) -> int:
+        return self.phrase.count("[V]")
+
+
+@dataclass(frozen=True)
+class Concept:
+    """Info, one embedding per text encoder (slots, width), and parts. `thumbnail` is a JPEG."""
+
+    info: ConceptInfo
+    embeddings: Mapping[str, Tensor]
+    parts: tuple[Part, ...] = ()
+    thumbnail: bytes = b""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by its name in the file: `embedding.l`, `context_rows.input.4.0`, ..."""
+        named = {f"embedding.{key}": value for key, value in self.embeddings.items()}
+        for part in self.parts:
+            named |= part.tensors()
+        return named
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Concept:
+        """The same concept over other tensors of the same names and shapes (the learner's parameters, say)."""
+        embeddings = {key: tensors[f"embedding.{key}"] for key in self.embeddings}
+        return replace(self, embeddings=embeddings, parts=tuple(part.with_tensors(tensors) for part in self.parts))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over names, shapes and fp32 values: what the file calls its tensor hash."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.tensors().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(tensor.shape) for tensor in self.tensors().values())

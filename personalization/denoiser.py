@@ -1,0 +1,73 @@
+"""What training sees of a model: a denoiser and a prompt encoder, whoever owns the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, device
+
+from .composition import Composition
+from .concept import Base
+
+
+class Slots(NamedTuple):
+    """Where one concept's word stands in a context, per text encoder, once per occurrence of the word.
+
+    `rows["l"]` has one row number per slot and occurrence, in slot order: slot k of occurrence o is entry
+    o * slots + k. `weights` has one prompt weight per occurrence.
+    """
+
+    word: str
+    concept: str  # the concept's content hash
+    rows: Mapping[str, tuple[int, ...]]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Context:
+    """An encoded prompt: `tensor` (1, tokens, d), `pooled` (1, p) or None, and where its concepts' words stand."""
+
+    tensor: Tensor
+    slots: tuple[Slots, ...] = ()
+    pooled: Tensor | None = None
+
+
+class PromptEncoder(Protocol):
+    def encode(self, text: str, composition: Composition = ()) -> Context:
+        """Encode `text` with its placeholders; differentiable in the composition's embeddings when grad is on."""
+        ...
+
+
+class Observation(NamedTuple):
+    """What a site saw in one pass: attn1's normed input (b, n, width); chosen columns of attn2, fp32 (b, heads, n, k)."""
+
+    hidden: Tensor
+    attention: Tensor | None
+
+
+Observe = Callable[[object, Observation], None]
+
+
+class Denoiser(Protocol):
+    """A frozen model. Latents (b, c, h, w) as the sampler sees them; sigma (b,)."""
+
+    base: Base
+    device: device
+
+    def sigma_at(self, percent: Tensor) -> Tensor:
+        """Percent of sampling in 0..1 (0 = most noise) -> sigma."""
+        ...
+
+    def add_noise(self, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor: ...
+
+    def predict(
+        self, noised: Tensor, sigma: Tensor, contexts: Sequence[Context], composition: Composition = ()
+    ) -> Tensor:
+        """The denoised latents; one context per sample; the composition acts where each context holds its words."""
+        ...
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """Weight on (denoised - x0)^2 that makes it the model's own training loss (eps, v or flow)."""
+        ...

@@ -1,0 +1,31 @@
+"""The ways a concept acts at sites: one file each, its equation on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from ..sites import Site
+from .context_rows import ContextRows
+
+
+class Part(Protocol):
+    """One way a concept acts; `kind` is the first word of its tensors' names in a concept file."""
+
+    kind: ClassVar[str]
+
+    @property
+    def sites(self) -> tuple[Site, ...]: ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Names `kind.block.number.index` -> the live tensors (not copies)."""
+        ...
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Part:
+        """The same part over other tensors of the same names and shapes."""
+        ...
+
+
+PARTS: dict[str, type] = {ContextRows.kind: ContextRows}

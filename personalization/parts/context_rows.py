@@ -1,0 +1,45 @@
+"""Context rows: the placeholder's rows of the text context, replaced site by site.
+
+CoAR / DCoAR (arXiv 2508.07341), layerwise context learning, text side. At site l, before to_k and to_v:
+
+    c'[s] = c[s] + u (p_v^(l) - c[s])        u = strength x prompt weight, s = the placeholder's slots
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..sites import Site
+
+
+@dataclass(frozen=True)
+class ContextRows:
+    """`rows[site]` is p_v at that site, (slots, context width), fp32."""
+
+    kind: ClassVar[str] = "context_rows"
+    rows: Mapping[Site, Tensor]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return tuple(self.rows)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"{self.kind}.{site.key}": rows for site, rows in self.rows.items()}
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> ContextRows:
+        return ContextRows({site: tensors[f"{self.kind}.{site.key}"] for site in self.rows})
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ContextRows:
+        return cls({Site.parse(name.removeprefix(f"{cls.kind}.")): rows for name, rows in tensors.items()})
+
+
+def lerp_rows(context: Tensor, batch: Tensor, slots: Tensor, rows: Tensor, u: Tensor) -> Tensor:
+    """`context` (b, tokens, d) with `rows` (k, d) drawn in by `u` (k, 1) at the k places (`batch`, `slots`)."""
+    old = context[batch, slots]  # (k, d)
+    return context.index_put((batch, slots), torch.lerp(old, rows.to(old), u.to(old)))

@@ -1,0 +1,34 @@
+"""Sites: the attention layers of a frozen denoiser at which a concept can act."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Site(NamedTuple):
+    """One transformer block, as ComfyUI names it: `("input", 4, 0)`; its attn1 reads image tokens, attn2 text tokens."""
+
+    block: str
+    number: int
+    index: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.block}.{self.number}.{self.index}"
+
+    @classmethod
+    def parse(cls, key: str) -> Site:
+        """`"input.4.0"` -> Site; ValueError when the key is not of that form."""
+        block, number, index = key.split(".")
+        if block not in ("input", "middle", "output"):
+            raise ValueError(f"'{key}' names no site; the block must be input, middle or output.")
+        return cls(block, int(number), int(index))
+
+
+class SiteShape(NamedTuple):
+    """A site and the widths of what meets there."""
+
+    site: Site
+    width: int  # channels of the image tokens (and of q)
+    context: int  # channels of the text rows before to_k / to_v
+    heads: int
