@@ -41,7 +41,7 @@ class PromptEncoder(Protocol):
 
 
 class Observation(NamedTuple):
-    """What a site saw in one pass: attn1's normed input (b, n, width); chosen columns of attn2, fp32 (b, heads, n, k)."""
+    """What a site saw in one pass: attn1's input (b, n, width); chosen columns of attn2, fp32 (b, heads, n, k)."""
 
     hidden: Tensor
     attention: Tensor | None

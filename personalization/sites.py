@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Site(NamedTuple):
-    """One transformer block, as ComfyUI names it: `("input", 4, 0)`; its attn1 reads image tokens, attn2 text tokens."""
+    """One transformer block as ComfyUI names it, `("input", 4, 0)`: attn1 reads image tokens, attn2 text tokens."""
 
     block: str
     number: int
