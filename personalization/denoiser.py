@@ -35,6 +35,10 @@ class Context:
 
 
 class PromptEncoder(Protocol):
+    def class_embedding(self, word: str) -> Mapping[str, Tensor]:
+        """Per text encoder the mean of `word`'s token embeddings, (1, width), fp32: where a slot starts."""
+        ...
+
     def encode(self, text: str, composition: Composition = ()) -> Context:
         """Encode `text` with its placeholders; differentiable in the composition's embeddings when grad is on."""
         ...
