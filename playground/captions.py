@@ -147,8 +147,8 @@ def _assemble(scenery: str, clauses: list[str], look: str, early: bool) -> str:
     if look == "photo":
         return ", ".join([f"a photo of {scenery}", *clauses])
     if look and early:
-        return ", ".join([f"{look} picture of {scenery}".replace("style picture", "picture"), *clauses])
-    return ", ".join([scenery, *clauses, *([f"in {article(look)}"] if " " in look[:-6] else [look] if look else [])])
+        return ", ".join([f"{article(look.removesuffix(' style'))} picture of {scenery}", *clauses])
+    return ", ".join([scenery, *clauses, *([look] if look else [])])
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ PATTERNS = ("dipped", "stripes", "bands", "diagonals", "dots", "checks", "zigzag
 ORNAMENTS = ("star", "heart", "ring", "triangle", "cross", "drop", "moon")
 PLACES = {
     "middle": (0.0, 0.0),
-    "upper left": (-0.58, -0.5),
-    "upper right": (0.58, -0.5),
-    "lower left": (-0.58, 0.5),
-    "lower right": (0.58, 0.5),
+    "upper left": (-0.54, -0.5),
+    "upper right": (0.54, -0.5),
+    "lower left": (-0.54, 0.5),
+    "lower right": (0.54, 0.5),
 }
 REACH = 1.15
 
@@ -47,9 +47,7 @@ def _diagonals(period: float) -> list[Points]:
 
 def _dots(period: float) -> list[Points]:
     rows = enumerate(_steps(period))
-    return [
-        ellipse(x + period / 2 * (row % 2), y, 0.33 * period, sides=12) for row, y in rows for x in _steps(period)
-    ]
+    return [ellipse(x + period / 2 * (row % 2), y, 0.33 * period, sides=12) for row, y in rows for x in _steps(period)]
 
 
 def _checks(period: float) -> list[Points]:
@@ -117,4 +115,3 @@ def _moon() -> Points:
 
 
 _CURVED = {"star": _star, "heart": _heart, "drop": _drop, "moon": _moon}
-

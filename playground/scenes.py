@@ -126,11 +126,11 @@ def _style(rng: np.random.Generator, style: Style | str | None, split: str | Non
 def _poses(rng: np.random.Generator, position: str, paired: bool, accompanied: bool) -> tuple[Pose, Pose]:
     """The subject's pose, and the pose of whatever stands on its free side."""
     crowded = paired or accompanied
-    half = _uniform(rng, 0.195, 0.215) if crowded else _uniform(rng, 0.255, 0.295)
+    half = _uniform(rng, 0.20, 0.22) if crowded else _uniform(rng, 0.27, 0.31)
     x, y = (centre + _uniform(rng, -0.03, 0.03) for centre in POSITIONS[position])
     x = min(max(x, half), 1 - half)
     subject = _turned(rng, x, min(max(y, half), 1 - half), half)
-    size = _uniform(rng, 0.195, 0.215) if paired else _uniform(rng, 0.115, 0.135)
+    size = _uniform(rng, 0.20, 0.22) if paired else _uniform(rng, 0.115, 0.135)
     side = 1 if position == "left" else -1 if position == "right" else int(rng.choice([-1, 1]))
     beside = x + side * (half + size + (0.03 if paired else 0.02))
     beside = min(max(beside, size), 1 - size)

@@ -67,7 +67,7 @@ def bag(taper: float, build: float, detail: str) -> Shape:
             rounded(polygon((0, top_edge + 0.1), (-0.5, top_edge - 0.42), (-0.55, top_edge + 0.05))),
             rounded(polygon((0, top_edge + 0.1), (0.5, top_edge - 0.42), (0.55, top_edge + 0.05))),
         ),
-        "flap": (box(-0.16, top_edge - 0.25, 0.16, top_edge + 0.1),),
+        "flap": (arc(0, top_edge + 0.05, 0.40, 0.38, 0.5, 1.0, 0.15),),
     }
     flap = polygon((-top, top_edge), (top, top_edge), (top * 0.85, top_edge + 0.30), (0, top_edge + 0.52))
     flap = np.concatenate([flap, polygon((-top * 0.85, top_edge + 0.30))])
@@ -76,7 +76,7 @@ def bag(taper: float, build: float, detail: str) -> Shape:
 
 
 def shoe(taper: float, build: float, detail: str) -> Shape:
-    top, tip, toe = _mix(-0.30, -0.98, build), _mix(0.66, 1.0, taper), _mix(-0.02, 0.34, taper)
+    top, tip, toe = _mix(-0.30, -0.98, build), _mix(0.56, 1.0, taper), _mix(-0.12, 0.40, taper)
     upper = polygon((-0.85, top), (-0.10, top), (0.0, -0.12), (tip - 0.3, toe), (tip, 0.42), (tip, 0.68), (-0.85, 0.68))
     soles = {
         "flat": (box(-0.9, 0.62, tip + 0.04, 0.78),),
@@ -100,18 +100,23 @@ def mascot(taper: float, build: float, detail: str) -> Shape:
         "antenna": (box(-0.05, crown - 0.25, 0.05, crown + 0.1), ellipse(0, crown - 0.22, 0.17)),
     }
     feet = tuple(ellipse(s * belly * 0.6, 0.92, 0.24, 0.12) for s in (-1, 1))
-    eyes = tuple(ellipse(s * 0.19, y - 0.02, 0.085, 0.11, 10) for s in (-1, 1))
-    mouth = arc(0, y + 0.10, 0.13, 0.1, 0.02, 0.48, 0.06)
+    eyes = tuple(ellipse(s * 0.22, y - 0.06, 0.085, 0.11, 10) for s in (-1, 1))
+    mouth = arc(0, y + 0.14, 0.14, 0.07, 0.02, 0.48, 0.06)
     body = ellipse(0, 0.48, belly, 0.50, 32)
     return Shape(body, Panel(0, 0.52, belly * 0.95, 0.34), (*ears[detail], *feet), (), (face,), (*eyes, mouth))
 
 
 def lamp(taper: float, build: float, detail: str) -> Shape:
-    edge, top, bottom = _mix(0.02, 0.48, build), _mix(0.22, 0.80, taper), _mix(0.92, 0.62, taper)
+    edge, top, bottom = _mix(-0.02, 0.42, build), _mix(0.22, 0.80, taper), _mix(0.92, 0.62, taper)
     stands = {
         "disc": (box(-0.07, edge - 0.1, 0.07, 0.9), ellipse(0, 0.9, 0.48, 0.10)),
-        "tripod": tuple(band(polygon((0, edge - 0.1), (x / 2, _mix(edge, 0.97, 0.5)), (x, 0.97)), 0.11) for x in (-0.55, 0, 0.55)),
-        "balls": tuple(ellipse(0, _mix(edge + 0.05, 0.86, s), 0.2, (0.9 - edge) / 4) for s in (0.0, 0.5, 1.0)),
+        "tripod": tuple(
+            band(polygon((0, edge - 0.1), (x / 2, _mix(edge, 0.97, 0.5)), (x, 0.97)), 0.11) for x in (-0.55, 0, 0.55)
+        ),
+        "balls": (
+            *(ellipse(0, _mix(edge, 0.85, s), 0.2, (0.9 - edge) / 4) for s in (0.2, 0.65)),
+            ellipse(0, 0.90, 0.36, 0.10),
+        ),
         "block": (box(-0.07, edge - 0.1, 0.07, 0.8), box(-0.40, _mix(edge, 0.97, 0.45), 0.40, 0.97)),
     }
     shade = rounded(_trapezoid(0, -0.95, edge, top, bottom), 1, 0.05)

@@ -5,7 +5,6 @@ from hashlib import blake2b
 from typing import Any
 
 
-
 def identifier(record: Any) -> str:
     """A stable name of a frozen dataclass: the hash of its canonical values."""
     return blake2b(repr((type(record).__name__, astuple(record))).encode(), digest_size=12).hexdigest()

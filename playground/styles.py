@@ -32,23 +32,60 @@ class Style:
 
 PHOTO = Style()
 NAMED_STYLES = {
-    "sketch": Style(duotone=1.0, shadow=(0.45, 0.45, 0.47), highlight=(1, 1, 0.98), line=1.0, line_colour=(0.1, 0.1, 0.12),
-                    hatch=0.35, hatch_angle=45, hatch_frequency=16, grain=0.25),
-    "inkwash": Style(duotone=0.95, shadow=(0.12, 0.10, 0.09), highlight=(0.95, 0.89, 0.76), blur=0.55, bleed=0.9, grain=0.5,
-                     vignette=0.35),
-    "neon": Style(saturation=1.7, invert=0.0, duotone=0.72, shadow=(0.0, 0.0, 0.05), highlight=(0.28, 0.0, 0.45), line=1.0,
-                  line_colour=(0.1, 1.0, 0.9), blur=0.1),
-    "watercolor": Style(saturation=0.75, duotone=0.3, shadow=(0.55, 0.62, 0.80), highlight=(1, 1, 1), blur=0.6, bleed=0.8,
-                        grain=0.35),
+    "sketch": Style(
+        duotone=1.0,
+        shadow=(0.45, 0.45, 0.47),
+        highlight=(1, 1, 0.98),
+        line=1.0,
+        line_colour=(0.1, 0.1, 0.12),
+        hatch=0.35,
+        hatch_angle=45,
+        hatch_frequency=13,
+        grain=0.25,
+    ),
+    "inkwash": Style(
+        duotone=0.95,
+        shadow=(0.12, 0.10, 0.09),
+        highlight=(0.95, 0.89, 0.76),
+        blur=0.5,
+        bleed=0.9,
+        grain=0.3,
+        vignette=0.3,
+    ),
+    "neon": Style(
+        saturation=1.7,
+        invert=0.0,
+        duotone=0.72,
+        shadow=(0.0, 0.0, 0.05),
+        highlight=(0.28, 0.0, 0.45),
+        line=1.0,
+        line_colour=(0.1, 1.0, 0.9),
+        blur=0.1,
+    ),
+    "watercolor": Style(
+        saturation=0.75, duotone=0.3, shadow=(0.55, 0.62, 0.80), highlight=(1, 1, 1), blur=0.6, bleed=0.8, grain=0.35
+    ),
     "mosaic": Style(saturation=1.35, mosaic=21),
-    "blueprint": Style(duotone=1.0, shadow=(0.02, 0.12, 0.42), highlight=(0.12, 0.32, 0.72), line=1.0, line_colour=(0.9, 0.95, 1.0),
-                       grain=0.1),
+    "blueprint": Style(
+        duotone=1.0,
+        shadow=(0.02, 0.12, 0.42),
+        highlight=(0.12, 0.32, 0.72),
+        line=1.0,
+        line_colour=(0.9, 0.95, 1.0),
+        grain=0.1,
+    ),
     "poster": Style(saturation=1.9, levels=3, line=0.5, line_colour=(0.1, 0.0, 0.1)),
     "negative": Style(invert=1.0),
     "sepia": Style(duotone=1.0, shadow=(0.20, 0.09, 0.03), highlight=(0.98, 0.84, 0.58), blur=0.2, vignette=0.8),
-    "engraving": Style(duotone=1.0, shadow=(0.05, 0.15, 0.05), highlight=(0.86, 0.93, 0.78), hatch=0.9, hatch_angle=0,
-                       hatch_frequency=18),
-}  # fmt: skip
+    "engraving": Style(
+        duotone=1.0,
+        shadow=(0.05, 0.15, 0.05),
+        highlight=(0.86, 0.93, 0.78),
+        hatch=0.9,
+        hatch_angle=0,
+        hatch_frequency=13,
+    ),
+}
 
 
 def _tone(rng: np.random.Generator, low: float, high: float) -> Rgb:
@@ -75,8 +112,8 @@ def _draw_any(rng: np.random.Generator) -> Style:
         line_colour=_tone(rng, 0.7, 1.0) if dark else _tone(rng, 0.0, 0.3),
         hatch=_sometimes(rng, 0.4, 0.4, 0.9),
         hatch_angle=round(float(rng.uniform(0, 180)), 1),
-        hatch_frequency=round(float(rng.uniform(9, 18)), 2),
-        mosaic=int(rng.integers(18, 27)) if rng.random() < 0.15 else 0,
+        hatch_frequency=round(float(rng.uniform(8, 15)), 2),
+        mosaic=int(rng.integers(20, 30)) if rng.random() < 0.15 else 0,
         blur=_sometimes(rng, 0.35, 0.2, 0.7),
         bleed=_sometimes(rng, 0.35, 0.4, 1.0),
         grain=_sometimes(rng, 0.4, 0.2, 0.7),

@@ -21,7 +21,7 @@ def stylize(image: Pixels, style: Style, seed: int) -> Pixels:
     image = _hatch(image, style)
     if edges is not None:
         image = _blend(image, np.asarray(style.line_colour, np.float32), np.clip(edges * style.line, 0, 1))
-    image = image * (1 + style.grain * 0.16 * noise[..., None]) if style.grain else image
+    image = image * (1 + style.grain * 0.3 * _smooth(noise, 1)[..., None]) if style.grain else image
     image = image * (1 - style.vignette * _corners(len(image)))[..., None]
     return np.clip(_mosaic(image, style.mosaic), 0, 1)
 
@@ -47,7 +47,7 @@ def _blur(image: Pixels, amount: float) -> Pixels:
 
 def _edges(grey: Pixels) -> Pixels:
     down, across = np.gradient(grey)
-    return np.clip(np.hypot(down, across) * (len(grey) / 64) * 5.0 - 0.25, 0, 1)
+    return np.clip(np.hypot(down, across) * (len(grey) / 64) * 4.0 - 0.30, 0, 1)
 
 
 def _bleed(image: Pixels, amount: float, noise: Pixels) -> Pixels:
@@ -108,6 +108,6 @@ def _mosaic(image: Pixels, tiles: int) -> Pixels:
     sums = np.add.reduceat(np.add.reduceat(image, edges[:-1], 0), edges[:-1], 1)
     means = sums / (counts[:, None] * counts)[..., None]
     tiled = means.repeat(counts, 0).repeat(counts, 1)
-    tiled[edges[1:-1]] *= 0.72
-    tiled[:, edges[1:-1]] *= 0.72
+    tiled[edges[1:-1]] *= 0.78
+    tiled[:, edges[1:-1]] *= 0.78
     return tiled

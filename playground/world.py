@@ -19,15 +19,15 @@ from .stylize import stylize
 
 __all__ = [
     "BACKGROUNDS", "CLASSES", "COLOURS", "COMPANIONS", "FACTORS", "NAMED_STYLES", "PHOTO", "POSITIONS", "PROMPTS",
-    "RESOLUTION", "Colour", "Figure", "Instance", "Light", "Picture", "Pose", "Prop", "Scene", "Setting", "Style", "Truth",
-    "caption", "compose_caption", "describe", "draw_instance", "draw_scene", "draw_style", "full_caption", "held_out",
+    "RESOLUTION", "Colour", "Figure", "Instance", "Light", "Picture", "Pose", "Prop", "Scene", "Setting", "Style",
+    "Truth", "caption", "compose_caption", "describe", "draw_instance", "draw_scene", "draw_style", "full_caption", "held_out",
     "identifier", "render", "split_of", "truth", "vary",
 ]  # fmt: skip
 
 HELD_OUT = 0.08
-ORNAMENT_RADIUS = 0.30
+ORNAMENT_RADIUS = 0.34
 OUTLINE = 0.016
-_INK, _CREAM = (0.07, 0.07, 0.09), (0.98, 0.96, 0.90)
+_INK, _CREAM, _MOONLIT = (0.07, 0.07, 0.09), (0.98, 0.96, 0.90), (0.55, 0.60, 0.80)
 
 
 class Picture(NamedTuple):
@@ -75,11 +75,12 @@ def render(scene: Scene) -> Picture:
     """The picture of a scene: the same scene gives the same bytes."""
     canvas = Canvas()
     paint_background(canvas, scene.background, scene.background_seed)
+    rim = _MOONLIT if scene.background == "night" else _INK
     if scene.companion:
-        _paint_prop(canvas, scene.companion)
+        _paint_prop(canvas, scene.companion, rim)
     if scene.second:
-        _paint_figure(canvas, scene.second)
-    mask = _paint_figure(canvas, scene.subject).pixels() > 0.5
+        _paint_figure(canvas, scene.second, rim)
+    mask = _paint_figure(canvas, scene.subject, rim).pixels() > 0.5
     image = stylize(_lit(canvas.pixels(), scene.light), scene.style, scene.style_seed)
     return Picture((image * 255 + 0.5).astype(np.uint8), mask, _box(mask))
 
@@ -95,25 +96,25 @@ def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
     return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
 
 
-def _paint_prop(canvas: Canvas, prop: Prop) -> None:
+def _paint_prop(canvas: Canvas, prop: Prop, rim: Rgb) -> None:
     _paint_shadow(canvas, prop.pose)
     parts = [Part(prop.pose.place(part.points), part.colour) for part in COMPANIONS[prop.name]]
-    _paint_parts(canvas, parts)
+    _paint_parts(canvas, parts, rim)
 
 
 def _paint_shadow(canvas: Canvas, pose: Pose) -> None:
     canvas.veil(ellipse(pose.x, pose.y + 0.93 * pose.half, 0.95 * pose.half, 0.2 * pose.half), (0, 0, 0), 0.35)
 
 
-def _paint_parts(canvas: Canvas, parts: list[Part]) -> None:
-    """One dark outline around them all, then the fills."""
+def _paint_parts(canvas: Canvas, parts: list[Part], rim: Rgb) -> None:
+    """One outline around them all, then the fills."""
     for part in parts:
-        canvas.outline(part.points, _INK, 2 * OUTLINE)
+        canvas.outline(part.points, rim, 2 * OUTLINE)
     for part in parts:
         canvas.fill(part.points, part.colour)
 
 
-def _paint_figure(canvas: Canvas, figure: Figure) -> Canvas:
+def _paint_figure(canvas: Canvas, figure: Figure, rim: Rgb) -> Canvas:
     """Paints it and returns the mask of what it covers."""
     instance, pose = figure.instance, figure.pose
     shape = SHAPES[instance.class_name](instance.taper, instance.build, instance.detail)
@@ -122,7 +123,7 @@ def _paint_figure(canvas: Canvas, figure: Figure) -> Canvas:
     body = pose.place(shape.body)
     parts = [*_placed(pose, shape.behind, second), Part(body, first)]
     over = [*_placed(pose, shape.front, second), *_placed(pose, shape.plain, first)]
-    _paint_parts(canvas, [*parts, *over])
+    _paint_parts(canvas, [*parts, *over], rim)
     _paint_pattern(canvas, figure, shape, body)
     for part in [*over, *_placed(pose, shape.dark, _eye(first))]:
         canvas.outline(part.points, _INK, OUTLINE)
@@ -156,7 +157,7 @@ def _paint_pattern(canvas: Canvas, figure: Figure, shape: Shape, body: Points) -
 
 
 def _paint_ornament(canvas: Canvas, figure: Figure, shape: Shape) -> None:
-    """On a plain disc. A mirrored view mirrors the outline only: left and right of the ornament stay the instance's own."""
+    """On a plain disc. A mirrored view mirrors the outline only: the ornament keeps its own left and right."""
     instance, pose, panel = figure.instance, figure.pose, shape.panel
     across, down = PLACES[instance.place]
     centre = (panel.x * (-1 if pose.flip else 1) + across * panel.half_width, panel.y + down * panel.half_height)
