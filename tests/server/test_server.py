@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from tools.client import Client, PromptFailed, PromptRejected
+from tools.server import Server
+
+GREY = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 32, "height": 16, "batch_size": 1, "color": 0x808080}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "grey"}},
+}
+PNG = b"\x89PNG"
+
+
+def test_a_prompt_of_core_nodes_leaves_a_picture(client: Client) -> None:
+    (picture,) = client.run(GREY)["2"]["images"]
+    assert client.fetch(picture).startswith(PNG)
+
+
+def test_a_prompt_reports_its_nodes_in_order(client: Client) -> None:
+    events = list(client.events(client.queue(GREY)))
+    assert events[-1].type == "execution_success"
+
+
+def test_an_uploaded_picture_can_be_loaded(client: Client, tmp_path: Path) -> None:
+    (picture,) = client.run(GREY)["2"]["images"]
+    (tmp_path / "mine.png").write_bytes(client.fetch(picture))
+    name = client.upload(tmp_path / "mine.png", subfolder="pictures")
+    outputs = client.run(
+        {
+            "1": {"class_type": "LoadImage", "inputs": {"image": name}},
+            "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+        }
+    )
+    assert outputs["2"]["images"]
+
+
+def test_a_wrong_value_is_rejected_with_the_servers_reason(client: Client) -> None:
+    wrong = {
+        **GREY,
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 0, "height": 16, "batch_size": 1, "color": 0}},
+    }
+    with pytest.raises(PromptRejected) as rejected:
+        client.queue(wrong)
+    assert rejected.value.answer["node_errors"]["1"]["errors"][0]["type"] == "value_smaller_than_min"
+
+
+def test_a_failing_node_raises_with_its_name(client: Client, server: Server) -> None:
+    (server.launch.base / "input" / "broken.png").write_bytes(b"no picture")
+    failing = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "broken.png"}},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    }
+    with pytest.raises(PromptFailed, match="LoadImage"):
+        client.run(failing)
+
+
+def test_the_pack_is_in_the_server_without_an_import_error(server: Server) -> None:
+    log = server.log.read_text(encoding="utf-8", errors="replace")
+    assert "concept-loom" in log
+    assert "IMPORT FAILED" not in log

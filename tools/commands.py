@@ -1,0 +1,92 @@
+"""The commands of dev.py, inside the environment: (own arguments, the rest) -> exit status."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+
+from . import environment, pack, quickstart, server
+from .client import Client
+from .places import ROOT, RUN
+from .refusal import Refusal
+
+RINGS = ("pure", "comfy", "server")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def demo(request: Namespace, rest: list[str]) -> int:
+    base = RUN / "demo"
+    wanted = quickstart.Quickstart(request.images, request.class_word, request.placeholder, request.checkpoint)
+    checkpoints = request.checkpoint and request.checkpoint.resolve().parent
+    with _server(server.launch(base, request.port, checkpoints)) as running, Client(running.address) as client:
+        for result in quickstart.run(client, base, wanted):
+            print(result)
+    return 0
+
+
+def serve(request: Namespace, rest: list[str]) -> int:
+    with _server(server.launch(RUN / "serve", request.port)) as running:
+        print(f"{running.address}  (Ctrl-C ends it; its log is {running.log})", flush=True)
+        running.wait()
+    return 0
+
+
+def _server(launch: server.Launch) -> server.Server:
+    print(f"ComfyUI starts on {server.HOST}:{launch.port}, on the {'CPU' if launch.cpu else 'GPU'} ...", flush=True)
+    return server.Server(launch)
+
+
+def test(request: Namespace, rest: list[str]) -> int:
+    _require("pytest")
+    chosen = any((ROOT / argument.partition("::")[0]).exists() for argument in rest)
+    return _call("-m", "pytest", *([] if chosen else _rings()), *rest)
+
+
+def _rings() -> list[str]:
+    rings = [*RINGS, "browser"] if any(map(shutil.which, BROWSERS)) else RINGS
+    return [f"tests/{ring}" for ring in rings if (ROOT / "tests" / ring).is_dir()]
+
+
+def check(request: Namespace, rest: list[str]) -> int:
+    _require("ruff", "pyright")
+    failed = [
+        _call("-m", "ruff", "format", "--check"),
+        _call("-m", "ruff", "check"),
+        _call("-m", "pyright"),
+        _node_test(),
+    ]
+    return int(any(failed))
+
+
+def _node_test() -> int:
+    node, files = shutil.which("node"), sorted(map(str, (ROOT / "tests" / "js").glob("*.test.mjs")))
+    if not node:
+        print("node is not installed: tests/js were left out.")
+    return subprocess.call([node, "--test", *files], cwd=ROOT) if node and files else 0
+
+
+def bench(request: Namespace, rest: list[str]) -> int:
+    if not (ROOT / "benchmarks" / f"{request.name}.py").is_file():
+        known = ", ".join(sorted(file.stem for file in (ROOT / "benchmarks").glob("[!_]*.py")))
+        raise Refusal(f"There is no benchmark {request.name!r}. Those in benchmarks/ are: {known}. Name one of them.")
+    pack.load_pack()
+    return importlib.import_module(f"{pack.NAME}.benchmarks.{request.name}").main(rest) or 0
+
+
+def _require(*packages: str) -> None:
+    missing = [package for package in packages if not environment.has(package)]
+    if missing:
+        raise Refusal(
+            f"The Python of your ComfyUI ({sys.executable}) has no {' and no '.join(missing)}, which this command "
+            f"needs; nothing is installed into it by itself. Run: {sys.executable} -m pip install {' '.join(missing)}"
+        )
+
+
+def _call(*arguments: str) -> int:
+    return subprocess.call([sys.executable, *arguments], cwd=ROOT)
+
+
+COMMANDS = {"demo": demo, "serve": serve, "test": test, "check": check, "bench": bench}

@@ -1,0 +1,5 @@
+"""The one exception whose text a person reads: what was given, what is needed, what to do."""
+
+
+class Refusal(Exception):
+    pass
