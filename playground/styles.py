@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .palette import Rgb
+from .palette import Rgb, luminance
 from .splits import identifier, split_of
 
 
@@ -110,7 +110,7 @@ def _draw_any(rng: np.random.Generator) -> Style:
         levels=int(rng.integers(3, 6)) if rng.random() < 0.35 else 0,
         line=1.0 if dark else _sometimes(rng, 0.5, 0.5, 1.0),
         line_colour=_tone(rng, 0.7, 1.0) if dark else _tone(rng, 0.0, 0.3),
-        hatch=_sometimes(rng, 0.4, 0.4, 0.9),
+        hatch=_sometimes(rng, 0.4, 0.35, 0.7),
         hatch_angle=round(float(rng.uniform(0, 180)), 1),
         hatch_frequency=round(float(rng.uniform(8, 15)), 2),
         mosaic=int(rng.integers(20, 30)) if rng.random() < 0.15 else 0,
@@ -127,11 +127,17 @@ def _strength(style: Style) -> float:
     return marks + (style.levels > 0) + (style.mosaic > 0) + style.blur / 2 + style.vignette / 2 + style.grain / 2
 
 
+def _legible(style: Style) -> bool:
+    """Unlike a photo, but the picture survives it."""
+    contrast = luminance(style.highlight) - luminance(style.shadow) if style.duotone else 1.0
+    return 1.4 < _strength(style) < 4.0 and contrast > (0.25 if style.line else 0.45)
+
+
 def draw_style(rng: np.random.Generator, split: str | None = None) -> Style:
     """An unnamed style, never close to a photo, that belongs to that split (else any)."""
     while True:
         style = _draw_any(rng)
-        if _strength(style) > 1.4 and (split is None or split_of(identifier(style)) == split):
+        if _legible(style) and (split is None or split_of(identifier(style)) == split):
             return style
 
 

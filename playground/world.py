@@ -20,8 +20,8 @@ from .stylize import stylize
 __all__ = [
     "BACKGROUNDS", "CLASSES", "COLOURS", "COMPANIONS", "FACTORS", "NAMED_STYLES", "PHOTO", "POSITIONS", "PROMPTS",
     "RESOLUTION", "Colour", "Figure", "Instance", "Light", "Picture", "Pose", "Prop", "Scene", "Setting", "Style",
-    "Truth", "caption", "compose_caption", "describe", "draw_instance", "draw_scene", "draw_style", "full_caption", "held_out",
-    "identifier", "render", "split_of", "truth", "vary",
+    "Truth", "caption", "compose_caption", "describe", "draw_instance", "draw_scene", "draw_style", "full_caption",
+    "held_out", "identifier", "render", "split_of", "truth", "vary",
 ]  # fmt: skip
 
 HELD_OUT = 0.08
