@@ -14,7 +14,7 @@ import aiohttp
 from .refusal import Refusal
 
 Result = TypeVar("Result")
-LAST_EVENTS = ("execution_success", "execution_error", "execution_interrupted")
+OUTCOMES = ("execution_success", "execution_error", "execution_interrupted")
 FEATURES = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
 
 
@@ -93,14 +93,13 @@ class Client:
         return json.loads(self.post("/prompt", {"prompt": prompt, "client_id": self.id}))["prompt_id"]
 
     def events(self, prompt_id: str) -> Iterator[Event]:
-        """What the server says until this prompt has ended, its last event included."""
+        """What the server says until this prompt has ended and stands in the history, which is after its outcome."""
         while True:
             event = self._run(self._receive())
-            if event.data.get("prompt_id", prompt_id) != prompt_id:
-                continue
-            yield event
-            if event.type in LAST_EVENTS:
+            if event.type == "executing" and event.data == {"node": None, "prompt_id": prompt_id}:
                 return
+            if event.data.get("prompt_id", prompt_id) == prompt_id:
+                yield event
 
     async def _receive(self) -> Event:
         message = await self._socket.receive()
@@ -117,11 +116,12 @@ class Client:
 
     def finish(self, prompt_id: str, watch: Callable[[Event], None] = lambda event: None) -> str:
         """Wait for the end; anything but success is an error."""
-        event = Event("", {})
+        outcome = Event("execution_interrupted", {})
         for event in self.events(prompt_id):
             watch(event)
-        if event.type != "execution_success":
-            raise PromptFailed(event)
+            outcome = event if event.type in OUTCOMES else outcome
+        if outcome.type != "execution_success":
+            raise PromptFailed(outcome)
         return prompt_id
 
     def outputs(self, prompt_id: str) -> dict[str, Any]:

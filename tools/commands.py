@@ -19,12 +19,20 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 def demo(request: Namespace, rest: list[str]) -> int:
     base = RUN / "demo"
+    _check(request)
     wanted = quickstart.Quickstart(request.images, request.class_word, request.placeholder, request.checkpoint)
     checkpoints = request.checkpoint and request.checkpoint.resolve().parent
     with _server(server.launch(base, request.port, checkpoints)) as running, Client(running.address) as client:
         for result in quickstart.run(client, base, wanted):
             print(result)
     return 0
+
+
+def _check(request: Namespace) -> None:
+    if request.images and not request.images.is_dir():
+        raise Refusal(f"--images is {request.images}, which is no folder. Name a folder with 3 to 20 pictures.")
+    if request.checkpoint and not request.checkpoint.is_file():
+        raise Refusal(f"--checkpoint is {request.checkpoint}, which is no file. Name an SD 1.5 or SDXL checkpoint.")
 
 
 def serve(request: Namespace, rest: list[str]) -> int:
