@@ -1,0 +1,158 @@
+"""A composition's parts at one site: what a model call is told beforehand, and what attention reads there.
+
+Every model call gets one `Plan`: which rows of which samples belong to which concept and how strongly. Sampling and
+training make the same plan and run the same functions. u and the windows are tensors, so that nothing waits for the
+device and torch.compile does not bake a step into the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .composition import Composition, PlacedConcept
+from .denoiser import Slots
+from .parts.context_rows import ContextRows, lerp_rows
+from .sites import Site
+
+
+class Chunk(NamedTuple):
+    """One conditioning in a model call: samples `start` to `start + size`, whose own context has `length` rows."""
+
+    start: int
+    size: int
+    slots: tuple[Slots, ...]
+    length: int
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)  # top, left, bottom, right of the picture
+
+
+class Call(NamedTuple):
+    """One model call: its chunks, the rows of its context (tiled copies included) and sigma per sample (b,)."""
+
+    chunks: tuple[Chunk, ...]
+    tokens: int
+    sigma: Tensor
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where one concept's slots stand in a call, for one span of channels: tensors of k entries, `u` (k, 1)."""
+
+    placed: PlacedConcept
+    channels: slice
+    batch: Tensor
+    token: Tensor
+    slot: Tensor
+    u: Tensor
+
+
+class Window(NamedTuple):
+    """Sigmas between which a concept acts: start >= sigma >= end."""
+
+    start: float
+    end: float
+
+
+Plan = tuple[Places, ...]
+
+
+def planned(composition: Composition, call: Call, spans: Mapping[str, slice], windows: Mapping[str, Window]) -> Plan:
+    """Where and how strongly every concept acts in this call; `spans` are the encoders' channels of the context."""
+    plan: list[Places] = []
+    for placed in composition:
+        for encoders in _together(placed.word, call.chunks, spans):
+            entries = _entries(placed, call, encoders[0])
+            if entries:
+                plan.append(_places(placed, entries, _joined([spans[key] for key in encoders]), call, windows))
+    return tuple(plan)
+
+
+def edited(context: Tensor, site: Site, plan: Iterable[Places], rows: RowCache) -> Tensor:
+    """The context (b, tokens, d) that this site reads: every planned concept's rows drawn in."""
+    for places in plan:
+        for part in places.placed.concept.parts:
+            if isinstance(part, ContextRows) and site in part.rows:
+                context = _drawn_in(context, part.rows[site], places, rows)
+    return context
+
+
+class RowCache:
+    """fp32 masters in a call's dtype and on its device; masters that are being trained are never kept."""
+
+    def __init__(self) -> None:
+        self._kept = torch.utils.weak.WeakTensorKeyDictionary()
+
+    def like(self, master: Tensor, other: Tensor) -> Tensor:
+        if master.requires_grad:
+            return master.to(other)
+        copies = self._kept.setdefault(master, {})
+        key = (other.device, other.dtype)
+        if key not in copies:
+            copies[key] = master.to(other)
+        return copies[key]
+
+
+def _drawn_in(context: Tensor, master: Tensor, places: Places, cache: RowCache) -> Tensor:
+    rows = cache.like(master, context)[..., places.channels]  # (slots, d) or, one concept per sample, (b, slots, d)
+    rows = rows[places.batch, places.slot] if rows.ndim == 3 else rows[places.slot]  # (k, d)
+    if rows.shape[-1] == context.shape[-1]:
+        return lerp_rows(context, places.batch, places.token, rows, places.u)
+    part = lerp_rows(context[..., places.channels], places.batch, places.token, rows, places.u)
+    left, right = context[..., : places.channels.start], context[..., places.channels.stop :]
+    return torch.cat((left, part, right), dim=-1)
+
+
+def _together(word: str, chunks: Sequence[Chunk], spans: Mapping[str, slice]) -> list[list[str]]:
+    """Encoders whose rows of the word are the same everywhere are edited in one go; usually that is all of them."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for encoder in spans:
+        where = tuple(
+            (number, slots.rows.get(encoder), slots.weights)
+            for number, chunk in enumerate(chunks)
+            for slots in chunk.slots
+            if slots.word == word and encoder in slots.rows
+        )
+        if where:
+            groups.setdefault(where, []).append(encoder)
+    return list(groups.values())
+
+
+def _entries(placed: PlacedConcept, call: Call, encoder: str) -> list[tuple[int, int, int, float]]:
+    """(sample, row, slot, u) for every slot, sample and tiled copy: row r of L rows is also r + L, ..."""
+    count = max(placed.concept.info.slots, 1)
+    return [
+        (sample, row + copy, number % count, placed.strength * slots.weights[number // count])
+        for chunk in call.chunks
+        for slots in chunk.slots
+        if slots.word == placed.word
+        for number, row in enumerate(slots.rows.get(encoder, ()))
+        for copy in range(0, call.tokens, chunk.length)
+        for sample in range(chunk.start, chunk.start + chunk.size)
+    ]
+
+
+def _places(
+    placed: PlacedConcept,
+    entries: list[tuple[int, int, int, float]],
+    channels: slice,
+    call: Call,
+    windows: Mapping[str, Window],
+) -> Places:
+    device = call.sigma.device
+    batch, token, slot, u = zip(*entries, strict=True)
+    samples = torch.tensor(batch, device=device)
+    strength = torch.tensor(u, device=device, dtype=torch.float32)[:, None]  # (k, 1)
+    window = windows.get(placed.word)
+    if window is not None:
+        sigma = call.sigma[samples][:, None]
+        strength = strength * ((sigma <= window.start) & (sigma >= window.end))
+    token, slot = torch.tensor(token, device=device), torch.tensor(slot, device=device)
+    return Places(placed, channels, samples, token, slot, strength)
+
+
+def _joined(spans: Sequence[slice]) -> slice:
+    return slice(min(span.start for span in spans), max(span.stop for span in spans))

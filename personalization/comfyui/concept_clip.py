@@ -1,0 +1,116 @@
+"""A CLIP that knows placeholders: `<mug>` works in every node that tokenises with it, and stays marked afterwards.
+
+Identity mask (arXiv 2508.07341): special slots of one concept never see another's, all else sees both. They only meet
+inside the text encoder. So with two or more concepts in a prompt the prompt is encoded once with every embedding in,
+and once per concept with only its own in (the others hold their class words' embeddings); each concept's phrase rows
+are taken from its own encoding. One concept is one encoding: ordinary textual inversion.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import comfy.sd
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ..composition import Composition, woven
+from ..denoiser import Slots
+from ..prompt import Mark, phrase_rows, slots_of
+from .encoders import encoders_of, spans_of
+from .tokens import Tokens, has_embedding, marks_in, placeholder_tokenizer, with_only
+
+KEY = "concept_loom"  # the conditioning's extra key, and everything else of ours on the host's objects
+
+# cond tensor -> what it holds, for packs that build the conditioning's dictionary themselves
+ENCODED = WeakTensorKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a woven CLIP says about a conditioning: the words it knows, and where they stand in `tensor`."""
+
+    tensor: Tensor  # the conditioning as it was made: a later node may have changed the copy that arrives
+    slots: tuple[Slots, ...]
+    known: Mapping[str, str]  # placeholder -> the concept's content hash
+
+
+class ConceptCLIP(comfy.sd.CLIP):
+    """A CLIP with a composition woven in; made by `weave_clip`, never built directly."""
+
+    composition: Composition
+    plain_tokenizer: object
+
+    def clone(self, disable_dynamic: bool = False) -> ConceptCLIP:
+        return _dressed(super().clone(disable_dynamic=disable_dynamic), self.plain_tokenizer, self.composition)
+
+    def encode_from_tokens(self, tokens: Tokens, return_pooled: bool | str = False, return_dict: bool = False):
+        encode = super().encode_from_tokens
+        out = encode(tokens, return_pooled=return_pooled, return_dict=True)
+        alone = {word: encode(part, return_pooled=return_pooled) for word, part in self._each_alone(tokens)}
+        alone = {word: one[0] if isinstance(one, tuple) else one for word, one in alone.items()}
+        out["cond"] = self._spliced(out["cond"], alone, tokens)
+        self._record(out["cond"], tokens)
+        if return_dict:
+            return out
+        return (out["cond"], out["pooled_output"]) if return_pooled else out["cond"]
+
+    def encode_from_tokens_scheduled(
+        self,
+        tokens: Tokens,
+        unprojected: bool = False,
+        add_dict: dict[str, object] | None = None,
+        show_pbar: bool = True,
+    ):
+        def encode(part: Tokens) -> list[list[object]]:
+            return super(ConceptCLIP, self).encode_from_tokens_scheduled(part, unprojected, add_dict or {}, show_pbar)
+
+        scheduled = encode(tokens)
+        if self.patcher.forced_hooks is not None and self.use_clip_schedule:  # that path skips encode_from_tokens
+            alone = {word: encode(part) for word, part in self._each_alone(tokens)}
+            for number, entry in enumerate(scheduled):
+                entry[0] = self._spliced(entry[0], {word: made[number][0] for word, made in alone.items()}, tokens)
+        for cond, extra in scheduled:
+            extra[KEY] = self._record(cond, tokens)
+        return scheduled
+
+    def _each_alone(self, tokens: Tokens) -> list[tuple[str, Tokens]]:
+        """Per concept the tokens in which only its embedding is in; none while there is nothing to keep apart."""
+        words = sorted(word for word in _words(marks_in(tokens)) if has_embedding(self.composition, word))
+        return [(word, with_only(tokens, word)) for word in words] if len(words) > 1 else []
+
+    def _spliced(self, cond: Tensor, alone: Mapping[str, Tensor], tokens: Tokens) -> Tensor:
+        marked = marks_in(tokens)
+        cond = cond.clone() if alone else cond
+        for key, span in spans_of(self).items():
+            for word, own in alone.items():
+                rows = phrase_rows(marked.get(key, ()), word, cond.shape[1])
+                cond[:, rows, span] = own[:, rows, span]
+        return cond
+
+    def _record(self, cond: Tensor, tokens: Tokens) -> Encoded:
+        known = {placed.word: placed.concept.hash for placed in self.composition}
+        encoded = Encoded(cond, slots_of(marks_in(tokens), cond.shape[1], known), known)
+        ENCODED[cond] = encoded
+        return encoded
+
+
+def weave_clip(clip: comfy.sd.CLIP, composition: Composition) -> ConceptCLIP:
+    """`clip` that also knows the composition's placeholders; a word it knows already is replaced."""
+    plain = getattr(clip, "plain_tokenizer", clip.tokenizer)
+    return _dressed(clip.clone(), plain, woven(getattr(clip, "composition", ()), composition))
+
+
+def _words(marked: Mapping[str, list[tuple[int, Mark]]]) -> set[str]:
+    return {mark.word for tokens in marked.values() for _, mark in tokens}
+
+
+def _dressed(clip: comfy.sd.CLIP, plain: object, composition: Composition) -> ConceptCLIP:
+    clip.__class__ = ConceptCLIP
+    clip.plain_tokenizer, clip.composition = plain, composition
+    clip.tokenizer = copy.copy(plain)
+    for name, encoder in encoders_of(clip).items():
+        setattr(clip.tokenizer, encoder.attribute, placeholder_tokenizer(name, encoder, composition))
+    return clip

@@ -1,0 +1,182 @@
+"""The patch: one for sampling and training. A composition on a MODEL acts where a conditioning holds its words.
+
+Per sampling a run is opened (OUTER_SAMPLE), per step the conditionings are read (CALC_COND_BATCH), per model call a
+plan is made (APPLY_MODEL), per site the patch edits the rows that the plan names (attn2_patch).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import comfy.model_patcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from torch import Tensor
+
+from ..attention import Call, Chunk, Plan, RowCache, Window, edited, planned
+from ..composition import Composition, PlacedConcept, woven
+from ..concept import Base
+from ..report import Report, Run, reports
+from ..sites import Site
+from .backbone import base_of
+from .concept_clip import KEY
+from .encoders import channel_spans
+from .hearing import Heard, heard_in
+
+log = logging.getLogger("concept_loom")
+
+Listener = Callable[[tuple[Report, ...]], None]
+
+
+@dataclass(frozen=True)
+class Loom:
+    """The one place of a composition on a MODEL: `transformer_options["concept_loom"]`, replaced, never changed.
+
+    It has no `.to`: the host casts patches that have one to the model's dtype, for good.
+    """
+
+    base: Base
+    composition: Composition = ()
+    listeners: Mapping[str, Listener] = field(default_factory=dict)  # word -> who asked to be told
+    run: Run | None = None  # while sampling
+    heard: Mapping[tuple[int, object], Heard] = field(default_factory=dict)  # (list index, uuid) -> conditioning
+    plan: Plan = ()  # while a model call runs
+    cache: RowCache = field(default_factory=RowCache)
+
+    def with_concepts(self, composition: Composition, listener: Listener | None) -> Loom:
+        told = {placed.word: listener for placed in composition if listener}
+        kept = {word: one for word, one in self.listeners.items() if word not in {p.word for p in composition}}
+        return replace(self, composition=woven(self.composition, composition), listeners=kept | told)
+
+    @property
+    def sites(self) -> frozenset[Site]:
+        return frozenset(shape.site for shape in self.base.sites)
+
+
+def weave_model(
+    model: comfy.model_patcher.ModelPatcher, composition: Composition, listener: Listener | None = None
+) -> comfy.model_patcher.ModelPatcher:
+    """`model` on which the composition acts too; after each sampling `listener` is told what became of its concepts."""
+    woven_model = model.clone()
+    options = woven_model.model_options["transformer_options"]
+    loom = options.get(KEY) or Loom(base_of(model, fingerprint=False))
+    options[KEY] = loom.with_concepts(composition, listener)
+    _hook(woven_model)
+    return woven_model
+
+
+def composition_of(model: comfy.model_patcher.ModelPatcher) -> Composition:
+    loom = model.model_options["transformer_options"].get(KEY)
+    return loom.composition if loom else ()
+
+
+def _hook(model: comfy.model_patcher.ModelPatcher) -> None:
+    """Once per model, however often it is composed."""
+    for kind, wrapper in WRAPPERS.items():
+        if not model.get_wrappers(kind, KEY):
+            model.add_wrapper_with_key(kind, KEY, wrapper)
+    patches = model.model_options["transformer_options"].get("patches", {})
+    if edit_context not in patches.get("attn2_patch", []):
+        model.set_model_attn2_patch(edit_context)
+
+
+def edit_context(n: Tensor, context: Tensor, value: Tensor, extra: dict[str, object]):
+    """attn2_patch: what the plan of this call says about this site; `value is context` stays true."""
+    loom = extra.get(KEY)
+    if not loom or not loom.plan or "block" not in extra:
+        return n, context, value
+    site = Site(*extra["block"], extra.get("block_index", 0))
+    new = edited(context, site, loom.plan, loom.cache)
+    if new is context:
+        return n, context, value
+    _note(loom, site)
+    apart = value is not context and value.shape == context.shape
+    return n, new, edited(value, site, loom.plan, loom.cache) if apart else new
+
+
+def _note(loom: Loom, site: Site) -> None:
+    if loom.run is not None:
+        for places in loom.plan:
+            if any(site in part.sites for part in places.placed.concept.parts):
+                loom.run.note(loom.run.acted, places.placed.word, site)
+
+
+def open_run(
+    executor: WrapperExecutor, noise: Tensor, latent: Tensor, sampler: object, sigmas: Tensor, *args, **kwargs
+):
+    guider = executor.class_obj
+    options = guider.model_options.setdefault("transformer_options", {})
+    loom = options.get(KEY)
+    if loom is None:
+        return executor(noise, latent, sampler, sigmas, *args, **kwargs)
+    sampling = guider.model_patcher.get_model_object("model_sampling")
+    run = Run(_steps_inside(sigmas.tolist(), _windows(loom.composition, sampling)))
+    options[KEY] = replace(loom, run=run)
+    out = executor(noise, latent, sampler, sigmas, *args, **kwargs)
+    _tell(loom, reports(loom.composition, run, loom.sites))
+    return out
+
+
+def read_conditionings(
+    executor: WrapperExecutor, model: object, conds: list, x: Tensor, t: Tensor, options: dict[str, object]
+):
+    loom = options.get("transformer_options", {}).get(KEY)
+    if loom is not None:
+        loom = replace(loom, heard=heard_in(conds, x, loom.run))
+        options = {**options, "transformer_options": {**options["transformer_options"], KEY: loom}}
+    return executor(model, conds, x, t, options)
+
+
+def plan_call(
+    executor: WrapperExecutor,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Tensor | None = None,
+    c_crossattn: Tensor | None = None,
+    control: object = None,
+    transformer_options: dict[str, object] | None = None,
+    **kwargs: object,
+):
+    options = transformer_options or {}
+    loom = options.get(KEY)
+    if loom is not None and loom.heard and c_crossattn is not None and "uuids" in options:
+        call = Call(_chunks(loom, options, x.shape[0]), c_crossattn.shape[1], t)
+        windows = _windows(loom.composition, executor.class_obj.model_sampling)
+        plan = planned(loom.composition, call, channel_spans(loom.base.encoders), windows)
+        options = {**options, KEY: replace(loom, plan=plan)}
+    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+WRAPPERS = {
+    WrappersMP.OUTER_SAMPLE: open_run,
+    WrappersMP.CALC_COND_BATCH: read_conditionings,
+    WrappersMP.APPLY_MODEL: plan_call,
+}
+
+
+def _chunks(loom: Loom, options: Mapping[str, list], samples: int) -> tuple[Chunk, ...]:
+    keys = list(zip(options["cond_or_uncond"], options["uuids"], strict=True))
+    size = samples // len(keys)
+    found = ((number * size, loom.heard.get(key)) for number, key in enumerate(keys))
+    return tuple(Chunk(start, size, heard.slots, heard.length, heard.box) for start, heard in found if heard)
+
+
+def _windows(composition: Composition, sampling: object) -> dict[str, Window]:
+    return {placed.word: _window(placed, sampling) for placed in composition if (placed.start, placed.end) != (0, 1)}
+
+
+def _window(placed: PlacedConcept, sampling: object) -> Window:
+    return Window(float(sampling.percent_to_sigma(placed.start)), float(sampling.percent_to_sigma(placed.end)))
+
+
+def _steps_inside(sigmas: list[float], windows: Mapping[str, Window]) -> dict[str, int]:
+    return {word: sum(w.start >= sigma >= w.end for sigma in sigmas[:-1]) for word, w in windows.items()}
+
+
+def _tell(loom: Loom, told: tuple[Report, ...]) -> None:
+    for report in told:
+        log.log(logging.WARNING if report.cause else logging.INFO, report.sentence)
+    listeners = {id(one): one for one in loom.listeners.values()}
+    for listener in listeners.values():
+        listener(tuple(report for report in told if loom.listeners.get(report.word) is listener))

@@ -1,0 +1,131 @@
+"""Placeholders as tokens: one tokenizer per encoder that turns `<mug>` into its phrase's marked tokens."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from ..composition import Composition, PlacedConcept
+from ..prompt import Mark, pieces, rewrite
+from .encoders import Encoder
+
+Tokens = dict[str, list[list[tuple[object, ...]]]]
+
+_MARK = "\ue000"  # a private character of Unicode: no embedding file and no prompt holds it
+
+
+class SlotToken(dict):
+    """A slot as ComfyUI's encoders read it: a dictionary with an embedding; `plain` is what strength 0 would hold."""
+
+    def __init__(self, mark: Mark, plain: Tensor, learned: Tensor | None, strength: float) -> None:
+        self.mark, self.plain, self.learned, self.strength = mark, plain, learned, strength
+        super().__init__(type="embedding", data=self._drawn(mark.weight))
+
+    def _drawn(self, weight: float) -> Tensor:
+        """lerp(class word, learned, u): strength reaches the text encoder as it reaches the rows."""
+        if self.learned is None:
+            return self.plain
+        return torch.lerp(self.plain, self.learned.to(self.plain), self.strength * weight)
+
+    def weighted(self, weight: float) -> SlotToken:
+        return SlotToken(self.mark._replace(weight=weight), self.plain, self.learned, self.strength)
+
+    def silent(self) -> SlotToken:
+        return SlotToken(self.mark, self.plain, None, 0.0)
+
+
+class WordToken(int):
+    """A token of the phrase's own words."""
+
+    mark: Mark
+
+    @classmethod
+    def of(cls, token: int, mark: Mark) -> WordToken:
+        made = cls(token)
+        made.mark = mark
+        return made
+
+    def weighted(self, weight: float) -> WordToken:
+        return WordToken.of(int(self), self.mark._replace(weight=weight))
+
+
+class _Phrase(list):
+    """A phrase's tokens where ComfyUI expects an embedding of several rows: it reads `shape` and indexes."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (len(self), 1)
+
+
+def placeholder_tokenizer(key: str, encoder: Encoder, composition: Composition) -> object:
+    """A copy of the encoder's tokenizer that also understands the composition's placeholders."""
+    tokenizer = copy.copy(encoder.tokenizer)
+    if tokenizer.embedding_directory is None:
+        tokenizer.embedding_directory = []  # None switches the embedding syntax off, which carries our marks
+    words = [placed.word for placed in composition]
+    identifier = tokenizer.embedding_identifier
+    host_tokenize, host_embedding = tokenizer.tokenize_with_weights, tokenizer._try_get_embedding
+
+    def mark(number: int, placed: PlacedConcept) -> str:
+        return f"{identifier}{_MARK}{words.index(placed.word)}.{number}"
+
+    def try_get_embedding(name: str):
+        first, *rest = name.split() or [""]
+        if not first.startswith(_MARK):
+            return host_embedding(name)
+        word, number = map(int, first.removeprefix(_MARK).split("."))
+        return phrase_tokens(composition[word], number, key, encoder), first, " ".join(rest)
+
+    def tokenize_with_weights(text: str, return_word_ids: bool = False, **kwargs: object):
+        batches = host_tokenize(rewrite(text, composition, mark), return_word_ids, **kwargs)
+        return [[_own_weight(entry) for entry in batch] for batch in batches]
+
+    tokenizer._try_get_embedding, tokenizer.tokenize_with_weights = try_get_embedding, tokenize_with_weights
+    return tokenizer
+
+
+def phrase_tokens(placed: PlacedConcept, number: int, key: str, encoder: Encoder) -> _Phrase:
+    """The tokens of one occurrence's phrase in this encoder."""
+    info, learned = placed.concept.info, placed.concept.embeddings.get(key)
+    plain = encoder.class_embedding(info.class_word)
+    phrase = _Phrase()
+    for piece in pieces(info.phrase):
+        if isinstance(piece, int):
+            vector = None if learned is None else learned[piece]
+            phrase.append(SlotToken(Mark(placed.word, number, piece), plain, vector, placed.strength))
+        else:
+            phrase += [WordToken.of(token, Mark(placed.word, number, None)) for token in encoder.ids(piece)]
+    return phrase
+
+
+def marks_in(tokens: Tokens) -> dict[str, list[tuple[int, Mark]]]:
+    """Per encoder the marked tokens and their rows in the context: a chunk's output follows the one before."""
+    return {key: _marks(batches) for key, batches in tokens.items()}
+
+
+def with_only(tokens: Tokens, word: str) -> Tokens:
+    """The tokens with every other concept's slots silent."""
+
+    def one(entry: tuple[object, ...]) -> tuple[object, ...]:
+        token = entry[0]
+        silent = isinstance(token, SlotToken) and token.mark.word != word
+        return (token.silent(), *entry[1:]) if silent else entry
+
+    return {key: [[one(entry) for entry in batch] for batch in batches] for key, batches in tokens.items()}
+
+
+def has_embedding(composition: Composition, word: str) -> bool:
+    return any(placed.word == word and placed.concept.embeddings for placed in composition)
+
+
+def _marks(batches: list[list[tuple[object, ...]]]) -> list[tuple[int, Mark]]:
+    flat = [entry[0] for batch in batches for entry in batch]
+    return [(row, token.mark) for row, token in enumerate(flat) if isinstance(token, SlotToken | WordToken)]
+
+
+def _own_weight(entry: tuple[object, ...]) -> tuple[object, ...]:
+    """A prompt weight on a phrase multiplies the concept's strength; the encoder sees weight 1."""
+    token, weight, *rest = entry
+    return (token.weighted(weight), 1.0, *rest) if isinstance(token, SlotToken | WordToken) else entry
