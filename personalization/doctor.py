@@ -1,0 +1,108 @@
+"""The data doctor: what is wrong with the pictures before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .dataset import ConceptDataset, fitting_box, twins_of
+from .pictures import Picture
+
+FEW = 3
+SMALL = 0.75  # of the training size; a little upscaling does no harm
+LOST = 0.4  # of a picture's area cut away by the crop
+BLUR_SIDE = 256  # sharpness is judged at this size, so that megapixels do not count as sharpness
+BLURRED = 0.06  # of full contrast; a step edge gives 1 times its contrast, one blurred over 5 pixels 0.05
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to look at: its kind, the pictures' names, and a sentence with what to do."""
+
+    kind: str
+    pictures: tuple[str, ...]
+    sentence: str
+
+
+def examine(dataset: ConceptDataset, size: tuple[int, int]) -> tuple[Finding, ...]:
+    """All findings on `dataset` for training at `size` (height, width); none means that nothing was noticed."""
+    found = (_few(dataset), _twins(dataset), _tiny(dataset, size), _cut(dataset, size), _blurred(dataset))
+    return tuple(finding for finding in found if finding)
+
+
+def sharpness(picture: Picture) -> float:
+    """A picture's sharpest edges, 0..1: the 99.5th percentile of |Laplacian| at a short side of at most 256 pixels."""
+    grey = picture.pixels.float().mean(-1)[None, None] / 255
+    scale = min(1.0, BLUR_SIDE / min(picture.size))
+    grey = F.interpolate(grey, scale_factor=scale, mode="bilinear", antialias=True, align_corners=False)
+    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+    return float(_percentile(F.conv2d(grey, kernel).abs().flatten(), 0.995))
+
+
+def _percentile(values: Tensor, share: float) -> Tensor:
+    return values.kthvalue(max(1, int(values.numel() * share))).values  # quantile() refuses long tensors
+
+
+def _few(dataset: ConceptDataset) -> Finding | None:
+    count = len(dataset.pictures)
+    if count >= FEW:
+        return None
+    return Finding(
+        "few",
+        _names(dataset.pictures),
+        f"Only {count} of the {FEW} to 20 pictures that a concept needs: pose and background will be learned "
+        "with it. Add pictures of the same thing from other sides and in other places.",
+    )
+
+
+def _twins(dataset: ConceptDataset) -> Finding | None:
+    pairs = twins_of(dataset.pictures)
+    if not pairs:
+        return None
+    named = [(dataset.pictures[i].name, dataset.pictures[j].name) for i, j in pairs]
+    listed = "; ".join(f"{one} and {other}" for one, other in named)
+    names = tuple(dict.fromkeys(name for pair in named for name in pair))
+    return Finding("near-duplicates", names, f"Almost the same picture: {listed}. Keep one of each.")
+
+
+def _tiny(dataset: ConceptDataset, size: tuple[int, int]) -> Finding | None:
+    small = [picture for picture in dataset.pictures if fitting_box(picture, size).height < SMALL * size[0]]
+    return _finding(
+        "tiny",
+        small,
+        f"Smaller than the training size {size[1]} x {size[0]}, so they would be blown up and learned as blurred: "
+        "{}. Use larger originals, or train at a smaller size.",
+    )
+
+
+def _cut(dataset: ConceptDataset, size: tuple[int, int]) -> Finding | None:
+    cut = [picture for picture in dataset.pictures if _kept(picture, size) < 1 - LOST]
+    return _finding(
+        "cut",
+        cut,
+        f"More than {LOST:.0%} is cut away to fit {size[1]} x {size[0]}: {{}}. "
+        "Crop them around the subject, or give masks.",
+    )
+
+
+def _kept(picture: Picture, size: tuple[int, int]) -> float:
+    box = fitting_box(picture, size)
+    return box.height * box.width / (picture.size[0] * picture.size[1])
+
+
+def _blurred(dataset: ConceptDataset) -> Finding | None:
+    soft = [picture for picture in dataset.pictures if min(picture.size) > 2 and sharpness(picture) < BLURRED]
+    return _finding("blur", soft, "No sharp edge anywhere: {}. Leave them out, or the blur is learned too.")
+
+
+def _finding(kind: str, pictures: Sequence[Picture], sentence: str) -> Finding | None:
+    names = _names(pictures)
+    return Finding(kind, names, sentence.format(", ".join(names))) if names else None
+
+
+def _names(pictures: Sequence[Picture]) -> tuple[str, ...]:
+    return tuple(picture.name for picture in pictures)

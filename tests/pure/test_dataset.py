@@ -1,0 +1,213 @@
+"""Pictures as people have them: reading, splitting, hashing, cropping, and the doctor's findings."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from concept_loom.personalization.dataset import dataset_of, fitting_box, twins_of, view
+from concept_loom.personalization.doctor import examine
+from concept_loom.personalization.pictures import Picture, PictureError, picture_from, read_picture, read_pictures
+from PIL import Image, ImageFilter
+from torch import Tensor
+
+
+def noise(height: int = 64, width: int = 64, seed: int = 0) -> Tensor:
+    """Blocks of random colours: sharp edges, and no two seeds alike."""
+    generator = torch.Generator().manual_seed(seed)
+    blocks = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8).permute(2, 0, 1)
+    return torch.nn.functional.interpolate(blocks[None].float(), (height, width))[0].permute(1, 2, 0).byte()
+
+
+def some(count: int) -> list[Picture]:
+    return [picture_from(f"{i}.png", noise(seed=i)) for i in range(count)]
+
+
+def saved(folder: Path, name: str, image: Image.Image, **options: object) -> Path:
+    image.save(folder / name, **options)
+    return folder / name
+
+
+# -- reading
+
+
+def test_exif_rotation_is_honoured(tmp_path: Path) -> None:
+    image = Image.fromarray(noise(40, 64).numpy())
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees to see it upright
+    picture = read_picture(saved(tmp_path, "turned.png", image, exif=exif))
+    assert picture.size == (64, 40)
+    assert torch.equal(picture.pixels, noise(40, 64).rot90(-1, (0, 1)))
+
+
+def test_alpha_becomes_a_mask_over_white(tmp_path: Path) -> None:
+    pixels = torch.cat((noise(), torch.full((64, 64, 1), 255, dtype=torch.uint8)), -1)
+    pixels[:, :32, 3] = 0
+    picture = read_picture(saved(tmp_path, "cut.png", Image.fromarray(pixels.numpy())))
+    assert (picture.pixels[:, :32] == 255).all() and torch.equal(picture.pixels[:, 32:], noise()[:, 32:])
+    assert (picture.mask[:, :32] == 0).all() and (picture.mask[:, 32:] == 255).all()
+
+
+def test_an_opaque_alpha_is_no_mask(tmp_path: Path) -> None:
+    image = Image.fromarray(noise().numpy()).convert("RGBA")
+    assert read_picture(saved(tmp_path, "opaque.png", image)).mask is None
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "1", "LA", "RGB"])
+def test_every_mode_becomes_rgb_and_stays_alike(tmp_path: Path, mode: str) -> None:
+    grey = Image.fromarray(noise().numpy()).convert("L")
+    suffix = "tif" if mode == "CMYK" else "png"
+    picture = read_picture(saved(tmp_path, f"picture.{suffix}", grey.convert(mode)))
+    assert picture.pixels.shape == (64, 64, 3) and picture.pixels.dtype == torch.uint8
+    if mode != "1":
+        assert (picture.pixels[..., 0].int() - torch.from_numpy(np.array(grey)).int()).abs().max() <= 3
+
+
+def test_sixteen_bits_keep_their_greys(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    picture = read_picture(saved(tmp_path, "deep.png", Image.fromarray(ramp)))
+    assert picture.pixels[..., 0].float().mean().item() == pytest.approx(127.5, abs=1)
+
+
+def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
+    red, blue = Image.new("RGB", (16, 16), "red"), Image.new("RGB", (16, 16), "blue")
+    picture = read_picture(saved(tmp_path, "moves.gif", red, save_all=True, append_images=[blue]))
+    assert picture.pixels[0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_text_file_beside_a_picture_is_its_caption(tmp_path: Path) -> None:
+    saved(tmp_path, "mug.png", Image.fromarray(noise().numpy()))
+    (tmp_path / "mug.txt").write_text("a mug\non a table\n")
+    assert read_pictures(tmp_path)[0][0].caption == "a mug on a table"
+
+
+def test_bad_files_never_stop_the_rest_and_are_named(tmp_path: Path) -> None:
+    good = saved(tmp_path, "good.png", Image.fromarray(noise().numpy()))
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "half.png").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / "camera.nef").write_bytes(b"MM")
+    (tmp_path / "empty.webp").write_bytes(b"")
+    saved(tmp_path, "clear.png", Image.new("RGBA", (8, 8), (0, 0, 0, 0)))
+    (tmp_path / "notes.md").write_text("ignored")
+    pictures, unread = read_pictures(tmp_path)
+    assert [picture.name for picture in pictures] == ["good.png"]
+    bad = ["camera.nef", "clear.png", "empty.webp", "half.png", "phone.heic", "text.jpg"]
+    assert [sentence.split()[0] for sentence in unread] == bad
+    assert "JPEG" in next(sentence for sentence in unread if "heic" in sentence)
+    assert dataset_of(pictures, unread=unread).report()[-6:] == unread
+
+
+def test_a_missing_file_of_a_list_is_named(tmp_path: Path) -> None:
+    pictures, unread = read_pictures([tmp_path / "gone.png"])
+    assert not pictures and "gone.png is not there" in unread[0]
+
+
+def test_an_empty_folder_is_refused_with_what_was_wrong_in_it(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("not a picture")
+    with pytest.raises(PictureError, match="No picture could be read.*text.jpg"):
+        dataset_of(*read_pictures(tmp_path)[:1], unread=read_pictures(tmp_path)[1])
+    with pytest.raises(PictureError, match="no folder"):
+        read_pictures(tmp_path / "missing")
+
+
+def test_a_mask_of_another_size_is_refused() -> None:
+    with pytest.raises(PictureError, match="mask of mug is"):
+        picture_from("mug", noise(), torch.ones(8, 8))
+
+
+# -- split and hash
+
+
+@pytest.mark.parametrize(("count", "held"), [(1, 0), (3, 0), (4, 1), (7, 1), (8, 2), (20, 2)])
+def test_one_picture_is_held_out_from_four_on_and_two_from_eight_on(count: int, held: int) -> None:
+    dataset = dataset_of(some(count))
+    assert len(dataset.holdout) == held and len(dataset.training) == count - held
+    assert ("cannot be judged" not in " ".join(dataset.report())) == bool(held)
+
+
+def test_the_split_depends_on_the_pictures_not_on_their_order_or_names() -> None:
+    pictures = some(8)
+    renamed = [replace(picture, name=f"new {i}") for i, picture in enumerate(reversed(pictures))]
+    one, other = dataset_of(pictures), dataset_of(renamed)
+    assert [p.hash for p in one.holdout] == [p.hash for p in other.holdout]
+    assert one.hash == other.hash
+
+
+def test_a_near_duplicate_is_not_held_out_while_others_can_be() -> None:
+    for seed in range(5):
+        originals = [picture_from(str(i), noise(seed=10 * seed + i)) for i in range(4)]
+        copies = [replace(p, pixels=(p.pixels.int() - 3).clamp(0).byte()) for p in originals[:3]]
+        assert dataset_of([*originals, *copies]).holdout == (originals[3],)
+
+
+def test_a_number_holds_out_as_many_and_leaves_one() -> None:
+    assert len(dataset_of(some(5), 3).holdout) == 3
+    assert len(dataset_of(some(5), 0).holdout) == 0
+    with pytest.raises(PictureError, match="5 pictures are to be held out of 5"):
+        dataset_of(some(5), 5)
+
+
+def test_the_hash_follows_pixels_masks_captions_and_split() -> None:
+    first, *rest = some(5)
+    pixels = first.pixels.clone()
+    pixels[3, 3, 0] ^= 1
+    mask = torch.full((64, 64), 255, dtype=torch.uint8)
+    hashes = {dataset_of([first, *rest]).hash, dataset_of([first, *rest], 2).hash}
+    for changed in (replace(first, pixels=pixels), replace(first, mask=mask), replace(first, caption="a mug")):
+        hashes.add(dataset_of([changed, *rest]).hash)
+    assert len(hashes) == 5
+
+
+# -- cropping
+
+
+def test_the_crop_is_the_largest_one_in_the_middle() -> None:
+    assert tuple(fitting_box(picture_from("wide", noise(64, 128)), (32, 32))) == (0, 32, 64, 64)
+    assert tuple(fitting_box(picture_from("tall", noise(96, 64)), (64, 64))) == (16, 0, 64, 64)
+
+
+def test_the_crop_follows_the_mask_to_the_edge() -> None:
+    mask = torch.zeros(64, 128)
+    mask[10:20, 100:120] = 1
+    assert tuple(fitting_box(picture_from("right", noise(64, 128), mask), (32, 32))) == (0, 64, 64, 64)
+
+
+def test_a_view_has_the_training_size_and_shows_the_crop() -> None:
+    shown = view(picture_from("wide", noise(64, 128)), (64, 64))
+    assert shown.pixels.shape == (64, 64, 3) and shown.mask is None
+    assert torch.equal((shown.pixels * 255).round().byte(), noise(64, 128)[:, 32:96])
+
+
+def test_a_size_that_latents_cannot_have_is_refused() -> None:
+    with pytest.raises(PictureError, match="65 x 64 is not divisible by 8"):
+        view(some(1)[0], (64, 65))
+
+
+# -- the doctor
+
+
+def findings(pictures: list[Picture], size: tuple[int, int] = (64, 64)) -> dict[str, tuple[str, ...]]:
+    return {finding.kind: finding.pictures for finding in examine(dataset_of(pictures), size)}
+
+
+def test_sound_pictures_have_no_findings() -> None:
+    assert findings(some(5)) == {}
+
+
+def test_the_doctor_names_what_is_wrong() -> None:
+    sharp = some(4)
+    copy = replace(sharp[0], name="copy.jpg", pixels=(sharp[0].pixels.int() + 2).clamp(0, 255).byte())
+    tiny = picture_from("tiny", noise(24, 24, 20))
+    strip = picture_from("strip", noise(64, 640, 21))
+    soft = Image.fromarray(noise(256, 256, 22).numpy()).filter(ImageFilter.GaussianBlur(12))
+    blurred = picture_from("soft", torch.from_numpy(np.array(soft)))
+    found = findings([*sharp, copy, tiny, strip, blurred])
+    assert set(found["near-duplicates"]) == {"0.png", "copy.jpg"}
+    assert (found["tiny"], found["cut"], found["blur"]) == (("tiny",), ("strip",), ("soft",))
+    assert set(findings(some(2))) == {"few"}
+
+
+def test_other_pictures_are_no_twins() -> None:
+    assert twins_of(some(12)) == []
