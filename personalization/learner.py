@@ -1,0 +1,357 @@
+"""The learner: the visible loop from a starting concept to the best one, one step at a time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from .augment import TrainingLatents
+from .batch import Batch, Prompts, draw, training_texts
+from .composition import PlacedConcept
+from .concept import Concept
+from .denoiser import Denoiser, PromptEncoder
+from .evaluation import held_out_losses, held_out_of
+from .objectives import denoising_loss, min_snr, soft_mask
+from .recipe import CHECK_SHARE, FORWARD_COST, Recipe, Stage
+
+TRIALS = 3  # steps timed and thrown away when the budget is in seconds; the first one warms up
+GROWN = 10.0  # times its start: a tensor so large points to the learning rate
+
+
+class Started(NamedTuple):
+    """`held_out` pictures watch over `steps` steps."""
+
+    steps: int
+    held_out: int
+
+
+class Step(NamedTuple):
+    step: int
+    steps: int
+    loss: float
+    seconds: float  # since the start
+
+
+class Held(NamedTuple):
+    """The held-out loss in units of the starting concept's: 1 = nothing learned yet, lower is better."""
+
+    step: int
+    loss: float
+    best: bool
+
+
+class Preview(NamedTuple):
+    """A good moment to show what `concept` (a copy) looks like by now."""
+
+    step: int
+    concept: Concept
+
+
+Event = Started | Step | Held | Preview
+
+
+@dataclass(frozen=True)
+class LearnTask:
+    """What is learned from what. The concept's tensors are never touched: the learner trains fp32 copies.
+
+    `interrupts` are exceptions that mean "stop and keep the best", as ComfyUI raises them from inside a model.
+    """
+
+    denoiser: Denoiser
+    prompt_encoder: PromptEncoder
+    concept: Concept
+    latents: TrainingLatents
+    recipe: Recipe
+    seed: int = 0
+    previews: int = 0
+    interrupted: Callable[[], bool] = lambda: False
+    interrupts: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
+    clock: Callable[[], float] = time.perf_counter
+
+
+@dataclass(frozen=True)
+class Learned:
+    """`concept` is the state of `best_step`; `steps` were planned, `len(losses)` taken."""
+
+    concept: Concept
+    losses: tuple[float, ...]
+    held: tuple[Held, ...]
+    best_step: int
+    steps: int
+    finished: bool
+    sentence: str
+
+
+class LearningDiverged(ArithmeticError):
+    """Training met NaN or infinity. `last_good` is the last sound state, never marked as finished."""
+
+    def __init__(self, sentence: str, last_good: Learned) -> None:
+        super().__init__(sentence)
+        self.last_good = last_good
+
+
+class Kept(NamedTuple):
+    """A copy of the concept's tensors that is safe to return."""
+
+    step: int
+    loss: float
+    tensors: dict[str, Tensor]
+
+
+@dataclass
+class LearnState:
+    """All that changes while learning; what a snapshot has to hold."""
+
+    parameters: dict[str, Tensor]
+    generator: Generator
+    kept: Kept
+    optimizer: torch.optim.Optimizer | None = None
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+
+
+def learn(task: LearnTask, on_event: Callable[[Event], None] = lambda event: None) -> Learned:
+    """Learn until the recipe's steps are done or an interrupt comes, and return the best so far.
+
+    The same task with the same recipe (steps given) gives the same tensors. Raises LearningDiverged on NaN or
+    infinity, ValueError where the concept acts nowhere. Runs outside inference mode whatever the caller is in.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        run = _Run(task, on_event)
+        try:
+            run.plan()
+            finished = run.to_the_end()
+        except task.interrupts:
+            finished = False
+        return run.learned() if finished else run.stopped()
+
+
+class _Run:
+    def __init__(self, task: LearnTask, on_event: Callable[[Event], None]) -> None:
+        self.task, self.emit, self.recipe = task, on_event, task.recipe
+        self.began = task.clock()
+        self.state = _starting_state(task)
+        # One object for the whole run: contexts and composition must agree on which concept it is.
+        self.concept = task.concept.with_tensors(self.state.parameters)
+        self.composition = (PlacedConcept(self.concept),)
+        info = self.concept.info
+        self.word = self.composition[0].word
+        self.texts = tuple(training_texts(task.latents.captions, self.recipe.templates, info.class_word, self.word))
+        self.held = held_out_of(task.latents, task.denoiser, self.recipe)
+        self.baseline: Tensor | None = None
+        self.enter(self.recipe.stages[0])
+
+    # -- the plan
+
+    def plan(self) -> None:
+        """Fix the number of steps once, from the seconds where the recipe gives no steps."""
+        if not self.recipe.steps:
+            self.recipe = replace(self.recipe, steps=self._steps_in_time())
+        self.every = self.recipe.check_every(self.held.samples)
+        self.emit(Started(self.recipe.steps, len(self.task.latents.held_out)))
+
+    def _steps_in_time(self) -> int:
+        """Trial steps on a generator of their own, thrown away, so that they change no result."""
+        if not self.recipe.seconds:
+            raise ValueError("The recipe has neither steps nor seconds; one is needed. Give a budget.")
+        times, generator = [], torch.Generator().manual_seed(self.task.seed)
+        for _ in range(TRIALS):
+            began = self.task.clock()
+            self.backward(self.draw(generator))
+            times.append(self.task.clock() - began)
+        self.state.optimizer.zero_grad()
+        left = self.recipe.seconds - (self.task.clock() - self.began)
+        steps = left / max(min(times[1:]), 1e-9)
+        checks = self.recipe.checks * self.held.samples * FORWARD_COST / self.recipe.batch_size
+        return max(1, int(steps - min(checks, steps * CHECK_SHARE)))
+
+    def enter(self, stage: Stage) -> None:
+        """Let exactly the stage's tensors train, under a fresh optimiser."""
+        for name, tensor in self.state.parameters.items():
+            tensor.requires_grad_(name.startswith(stage.trains))
+        self.trained = [tensor for tensor in self.state.parameters.values() if tensor.requires_grad]
+        if not self.trained:
+            raise ValueError(
+                f"The stage trains {', '.join(stage.trains)}, and the concept has {', '.join(self.state.parameters)}. "
+                "Start the concept with the method that the recipe belongs to."
+            )
+        self.state.optimizer = torch.optim.AdamW(
+            self.trained, stage.learning_rate, weight_decay=self.recipe.weight_decay
+        )
+        frozen = not any(tensor.requires_grad for tensor in self.concept.embeddings.values())
+        self.prompts = Prompts(self.task.prompt_encoder, self.composition, frozen)
+
+    # -- the loop
+
+    def to_the_end(self) -> bool:
+        """True when all steps were taken, False when asked to stop."""
+        self.check()
+        first = 0
+        for stage, end in zip(self.recipe.stages, self.recipe.stage_ends(), strict=True):
+            if stage is not self.recipe.stages[0]:
+                self.enter(stage)
+            while self.state.step < end:
+                if self.task.interrupted():
+                    return False
+                self.step(stage.learning_rate * _factor(self.recipe, self.state.step - first, end - first))
+            first = end
+        return True
+
+    def step(self, learning_rate: float) -> None:
+        state, optimizer = self.state, self.state.optimizer
+        loss = self.backward(self.draw(state.generator))
+        if not self._sound(loss):
+            raise LearningDiverged(self._likely_cause(learning_rate), self.learned(finished=False))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()
+        optimizer.zero_grad()
+        state.step += 1
+        state.losses.append(float(loss))
+        self.emit(Step(state.step, self.recipe.steps, state.losses[-1], self.task.clock() - self.began))
+        if state.step % self.every == 0 or state.step == self.recipe.steps:
+            self.check()
+        self._preview()
+
+    def draw(self, generator: Generator) -> Batch:
+        return draw(self.task.latents, self.recipe, self.texts, generator)
+
+    def backward(self, batch: Batch) -> Tensor:
+        """The batch's mean loss, its gradients left in the trained tensors."""
+        denoiser = self.task.denoiser
+        x0 = batch.x0.to(denoiser.device)
+        sigma = denoiser.sigma_at(batch.percent).to(x0)  # (b,)
+        noised = denoiser.add_noise(x0, sigma, batch.noise.to(x0))
+        denoised = denoiser.predict(noised, sigma, self.prompts.contexts(batch.texts), self.composition)
+        if not denoised.requires_grad:
+            raise ValueError(
+                f"The concept acts at no site of the model in '{batch.texts[0]}'; one at least is needed to learn. "
+                "Check that MODEL and CLIP belong together and that every training caption holds {}."
+            )
+        weight = min_snr(denoiser.loss_weight(sigma), self.recipe.min_snr)
+        mask = soft_mask(batch.mask.to(x0), self.recipe.outside_mask)
+        loss = denoising_loss(denoised, x0, weight, mask).mean()
+        loss.backward()
+        return loss.detach()
+
+    def _preview(self) -> None:
+        step, steps, wanted = self.state.step, self.recipe.steps, self.task.previews
+        if step * wanted // steps > (step - 1) * wanted // steps:
+            self.emit(Preview(step, self.task.concept.with_tensors(_copies(self.state.parameters))))
+
+    # -- keeping the best
+
+    def check(self) -> None:
+        """Keep this state if it is the best on held-out pictures, or if there are none to say."""
+        state = self.state
+        if not self.held.samples:
+            state.kept = Kept(state.step, math.nan, _copies(state.parameters))
+            return
+        loss = self._held_loss()
+        best = not state.held or loss < state.kept.loss
+        if best:
+            state.kept = Kept(state.step, loss, _copies(state.parameters))
+        state.held.append(Held(state.step, loss, best))
+        self.emit(state.held[-1])
+
+    def _held_loss(self) -> float:
+        """The mean over noise levels, each in units of its own start: else the noisiest level decides alone."""
+        text = self.recipe.templates[0].replace("{}", f"<{self.word}>")
+        with torch.no_grad():
+            context = self.prompts.contexts([text])[0]
+        args = (self.held, self.task.denoiser, context, self.composition, self.recipe.batch_size)
+        losses = held_out_losses(*args)  # (levels,)
+        if self.baseline is None:
+            self.baseline = losses.clamp_min(1e-12)
+        return float((losses / self.baseline).mean())
+
+    def stopped(self) -> Learned:
+        """The best so far, after a last look at the state in which it was stopped."""
+        checked = self.state.held[-1].step if self.state.held else self.state.kept.step
+        if self.state.step > checked:
+            with suppress(*self.task.interrupts):
+                self.check()
+        return self.learned(finished=False)
+
+    def learned(self, finished: bool = True) -> Learned:
+        state, kept = self.state, self.state.kept
+        scores = {} if math.isnan(kept.loss) else {"held_out": kept.loss}
+        info = replace(
+            self.concept.info,
+            recipe=self.recipe.as_header(),
+            data_hash=self.task.latents.data_hash,
+            seed=self.task.seed,
+            steps=kept.step,
+            scores={**self.concept.info.scores, **scores},
+        )
+        concept = replace(self.task.concept.with_tensors(kept.tensors), info=info)
+        sentence = _sentence(state, self.recipe.steps, finished)
+        return Learned(
+            concept, tuple(state.losses), tuple(state.held), kept.step, self.recipe.steps, finished, sentence
+        )
+
+    # -- divergence
+
+    def _sound(self, loss: Tensor) -> bool:
+        sizes = [tensor.grad.abs().max() for tensor in self.trained if tensor.grad is not None]
+        return bool(torch.stack([loss, *sizes]).isfinite().all())
+
+    def _likely_cause(self, learning_rate: float) -> str:
+        start = self.task.concept.tensors()
+        grown = max(
+            float(tensor.detach().abs().max()) / max(float(start[name].abs().max()), 1e-6)
+            for name, tensor in self.state.parameters.items()
+        )
+        cause = (
+            f"the concept has grown {grown:.0f} times, so the learning rate {learning_rate:g} is too high: lower it"
+            if not grown < GROWN
+            else "the model itself overflowed, as fp16 does: start ComfyUI with --bf16-unet or --fp32-unet"
+        )
+        return (
+            f"Learning met NaN or infinity at step {self.state.step + 1} of {self.recipe.steps}. "
+            f"Most likely {cause}. The state of step {self.state.kept.step} is kept."
+        )
+
+
+def _starting_state(task: LearnTask) -> LearnState:
+    tensors = task.concept.tensors()
+    parameters = {
+        name: tensor.detach().to(task.denoiser.device, torch.float32, copy=True) for name, tensor in tensors.items()
+    }
+    generator = torch.Generator().manual_seed(task.seed)
+    return LearnState(parameters, generator, Kept(0, math.nan, _copies(parameters)))
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def _factor(recipe: Recipe, step: int, steps: int) -> float:
+    """The share of the learning rate at `step` of a stage: linear warm-up, then constant or half a cosine."""
+    warm = max(1, round(recipe.warmup * steps))
+    if step < warm:
+        return (step + 1) / warm
+    if recipe.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def _sentence(state: LearnState, steps: int, finished: bool) -> str:
+    """What happened, in plain words."""
+    until = f"{steps} steps" if finished else f"{state.step} of {steps} steps, stopped early"
+    if not state.held:
+        return f"Learned in {until}; no picture was held out, so overfitting cannot be judged."
+    if state.kept.step == 0:
+        return f"Nothing useful was learned in {until}: on held-out pictures the class word alone stayed best."
+    better = f"{1 - state.kept.loss:.1%} closer to the held-out pictures than the class word"
+    if state.kept.step == state.held[-1].step:
+        return f"Learned in {until}; the last is the best, {better}."
+    return f"Best at step {state.kept.step} of {until}, {better}; later steps only copied the training pictures."

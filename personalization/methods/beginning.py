@@ -1,0 +1,68 @@
+"""The beginning of every method: a concept whose embedding is still the class word's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..concept import ROLES, Base, Concept, ConceptInfo
+from ..denoiser import PromptEncoder
+from ..recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a method starts a concept from. The placeholder comes without angle brackets; a style's class word may be
+    empty."""
+
+    prompt_encoder: PromptEncoder
+    base: Base
+    recipe: Recipe
+    placeholder: str
+    class_word: str
+    role: str
+    name: str = ""  # empty: the placeholder
+
+    @property
+    def noun(self) -> str:
+        """The class word; a style without one is a "style"."""
+        return self.class_word.strip() or ("style" if self.role == "style" else "")
+
+    @property
+    def slots(self) -> str:
+        return " ".join(["[V]"] * self.recipe.slots)
+
+
+def class_concept(beginning: Beginning, phrase: str) -> Concept:
+    """A concept without parts: every slot of `phrase` holds the class word's embedding. ValueError on bad words."""
+    _check(beginning)
+    info = ConceptInfo(
+        name=beginning.name or beginning.placeholder,
+        placeholder=beginning.placeholder,
+        phrase=phrase,
+        class_word=beginning.noun,
+        role=beginning.role,
+        base=beginning.base,
+        method=beginning.recipe.method,
+        recipe=beginning.recipe.as_header(),
+    )
+    return Concept(info, _embeddings(beginning))
+
+
+def _embeddings(beginning: Beginning) -> dict[str, Tensor]:
+    """(slots, width) per encoder."""
+    found = beginning.prompt_encoder.class_embedding(beginning.noun)
+    return {key: vector.float().repeat(beginning.recipe.slots, 1) for key, vector in found.items()}
+
+
+def _check(beginning: Beginning) -> None:
+    if beginning.role not in ROLES:
+        raise ValueError(f"The role is '{beginning.role}'; {', '.join(ROLES)} are known. Choose one of them.")
+    if not beginning.noun:
+        raise ValueError(
+            "No class word was given; a subject needs one to start from and to be compared with. "
+            "Say what it is in a word or two, such as mug or stuffed toy."
+        )
+    if not beginning.placeholder.strip():
+        raise ValueError("No placeholder was given; a prompt needs a word for the concept. Name it, such as mug.")

@@ -1,0 +1,32 @@
+"""Objectives: what a concept is trained to minimise. Each is named by its equation and usable alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def denoising_loss(denoised: Tensor, x0: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Latent diffusion (Rombach et al., arXiv 2112.10752, eq. 3) written for the denoised latents, per sample:
+
+        L_b = w(sigma_b) mean_m (D(x0 + sigma n; sigma, c) - x0)^2        mean_m weighted by the mask m
+
+    With w = 1 / sigma^2 it is the loss on eps, with w = (sigma^2 + 1) / sigma^2 the loss on v.
+    `denoised`, `x0` (b, c, h, w), `weight` (b,), `mask` (b, 1, h, w) -> (b,), fp32.
+    """
+    error = (denoised.float() - x0.float()).square().mean(1, keepdim=True)  # (b, 1, h, w)
+    share = torch.ones_like(error) if mask is None else mask.to(error)
+    return weight.float() * (error * share).sum((1, 2, 3)) / share.sum((1, 2, 3)).clamp_min(1e-6)
+
+
+def min_snr(weight: Tensor, gamma: float) -> Tensor:
+    """Min-SNR (Hang et al., arXiv 2303.09556, section 3.4) for losses on x0: w = min(SNR, gamma), gamma 5 in the paper.
+
+    `weight` (b,) is the model's own: the SNR for eps, SNR + 1 for v. gamma 0 leaves it alone.
+    """
+    return weight.clamp(max=gamma) if gamma else weight
+
+
+def soft_mask(mask: Tensor, outside: float) -> Tensor:
+    """`mask` (b, 1, h, w) with the weight `outside` (0..1) where it is 0, so that 1 ignores the mask."""
+    return outside + (1 - outside) * mask

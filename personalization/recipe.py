@@ -1,0 +1,140 @@
+"""Recipes: the stages and settings of a method, the paper's and ours side by side, per base family."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import NamedTuple
+
+from .augment import Augmentation
+
+FAMILIES = ("Playground", "SD 1.5", "SD 2", "SDXL")
+NEUTRAL = ("a photo of {}", "{}", "a picture of {}", "a close-up photo of {}", "a good photo of {}", "the photo of {}")
+IN_STYLE = ("a picture in {}", "{}", "an image in {}", "a painting in {}", "a drawing in {}", "artwork in {}")
+CHECK_SHARE = 0.2  # of a run's time may go to held-out checks
+FORWARD_COST = 0.5  # of a training sample (measured on the playground: 55 trained, 104 predicted a second)
+
+
+class Range(NamedTuple):
+    """What a node's number input reads."""
+
+    default: float
+    least: float
+    most: float
+    step: float
+
+
+STEPS = Range(0, 0, 20_000, 1)  # 0: from the seconds
+SECONDS = Range(60, 0, 36_000, 1)
+BATCH_SIZE = Range(0, 0, 64, 1)  # 0: the recipe's
+LEARNING_RATE = Range(0, 0, 1, 1e-5)  # 0: the recipe's
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Trains the tensors whose names begin with one of `trains`, for its share of the steps."""
+
+    trains: tuple[str, ...]
+    learning_rate: float
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method's settings. `steps` 0 means as many as fit in `seconds`; the result records the number taken."""
+
+    method: str
+    stages: tuple[Stage, ...]
+    steps: int = 0
+    seconds: float = 0.0
+    batch_size: int = 4
+    schedule: str = "constant"  # or "cosine"
+    warmup: float = 0.0  # share of a stage's steps
+    weight_decay: float = 0.0
+    min_snr: float = 0.0  # gamma; 0 = the model's own weights
+    outside_mask: float = 0.1  # weight of the loss outside a picture's mask
+    sigma_range: tuple[float, float] = (0.001, 0.999)  # percents of sampling; ComfyUI's sigma at 0 is 1e9
+    slots: int = 1
+    sites: tuple[str, ...] = ()  # keys; empty = all
+    templates: tuple[str, ...] = NEUTRAL
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    checks: int = 20  # of the held-out loss, evenly spread
+
+    def as_header(self) -> Mapping[str, object]:
+        """JSON-ready, for the concept file."""
+        return asdict(self)
+
+    def stage_ends(self) -> tuple[int, ...]:
+        """The step at which each stage ends; the last one is `steps`."""
+        total, done, ends = sum(stage.share for stage in self.stages), 0.0, []
+        for stage in self.stages:
+            done += stage.share
+            ends.append(round(self.steps * done / total))
+        return tuple(ends)
+
+    def check_every(self, held_samples: int) -> int:
+        """Steps between held-out checks of `held_samples` predictions, so that they cost at most CHECK_SHARE."""
+        cost = held_samples * FORWARD_COST / self.batch_size  # in steps
+        return max(1, math.ceil(self.steps / self.checks), math.ceil(cost / CHECK_SHARE))
+
+
+@dataclass(frozen=True)
+class Sourced:
+    """A recipe as published and as we use it. `measured` says where ours comes from; empty = unmeasured."""
+
+    paper: Recipe
+    ours: Recipe
+    measured: str = ""
+
+
+_TEXTUAL_INVERSION = Sourced(
+    # Gal et al., arXiv 2208.01618, section 4: effective learning rate 0.04, batch 8 (2 GPUs x 4), 5000 steps, on LDM
+    paper=Recipe("textual inversion", (Stage(("embedding.",), 4e-2),), steps=5000, batch_size=8),
+    ours=Recipe("textual inversion", (Stage(("embedding.",), 5e-3),), steps=1000, batch_size=4, warmup=0.03),
+)
+_ROWS = ("context_rows.",)
+_QUICK = Sourced(
+    # CoAR, arXiv 2508.07341: 1e-2, batch 1, 1000 steps for a subject; its tokens and loss are another model's
+    paper=Recipe("quick", (Stage(_ROWS, 1e-2),), steps=1000, batch_size=1),
+    ours=Recipe("quick", (Stage(_ROWS, 1e-2),), steps=400, batch_size=4, warmup=0.03, schedule="cosine"),
+)
+
+RECIPES: dict[tuple[str, str], Sourced] = {
+    **{("textual inversion", family): _TEXTUAL_INVERSION for family in FAMILIES},
+    **{("quick", family): _QUICK for family in FAMILIES},
+    ("textual inversion", "Playground"): replace(
+        _TEXTUAL_INVERSION,
+        ours=replace(_TEXTUAL_INVERSION.ours, steps=0, seconds=20.0, batch_size=16),
+    ),
+    ("quick", "Playground"): replace(
+        _QUICK,
+        ours=replace(
+            _QUICK.ours, stages=(Stage(_ROWS, 3e-2),), steps=0, seconds=20.0, batch_size=16, schedule="constant"
+        ),
+        measured="trial base of 90 000 pictures, 5 pictures, 26 to 167 steps",
+    ),
+}
+
+
+def sourced(method: str, family: str) -> Sourced:
+    """Both recipes of `method` on `family`; ValueError where the pair is not supported."""
+    if (method, family) not in RECIPES:
+        raise ValueError(
+            f"There is no recipe for '{method}' on {family}; there are {', '.join(_known())}. "
+            "Load a checkpoint of one of these families."
+        )
+    return RECIPES[method, family]
+
+
+def recipe_for(method: str, family: str, role: str) -> Recipe:
+    """Our recipe of `method` on `family` with the training captions of `role`.
+
+    A style takes 0.6 of a subject's steps, as in CoAR (600 of 1000).
+    """
+    ours = sourced(method, family).ours
+    return replace(ours, templates=IN_STYLE, steps=round(0.6 * ours.steps)) if role == "style" else ours
+
+
+def _known() -> list[str]:
+    return [f"{method} on {family}" for method, family in RECIPES]

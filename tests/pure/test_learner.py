@@ -1,0 +1,154 @@
+"""Learning on a toy backbone: what it does, what it leaves alone, and how it stops."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from concept_loom.personalization.learner import LearningDiverged, LearnTask, Preview, Step, learn
+from concept_loom.personalization.methods import Beginning, start
+from concept_loom.personalization.recipe import Recipe, Stage
+
+from .toy import BASE, ToyDenoiser, ToyPromptEncoder, toy_latents
+
+ROWS = Recipe("quick", (Stage(("context_rows.",), 3e-2),), steps=40, batch_size=8)
+WORD = Recipe("textual inversion", (Stage(("embedding.",), 3e-2),), steps=40, batch_size=8)
+
+
+class Interrupt(BaseException):
+    """As ComfyUI raises it from inside a model."""
+
+
+def task(recipe: Recipe = ROWS, **changes: object) -> LearnTask:
+    encoder = ToyPromptEncoder()
+    concept = start(Beginning(encoder, BASE, recipe, "mug", "mug", "subject"))
+    return replace(LearnTask(ToyDenoiser(), encoder, concept, toy_latents(), recipe), **changes)
+
+
+@pytest.mark.parametrize("recipe", [ROWS, WORD], ids=lambda recipe: recipe.method)
+def test_learning_brings_held_out_pictures_closer(recipe: Recipe) -> None:
+    learned = learn(task(recipe))
+    assert learned.held[0].loss == pytest.approx(1)
+    assert min(held.loss for held in learned.held) < 0.97
+    assert learned.concept.info.scores["held_out"] == min(held.loss for held in learned.held)
+    assert learned.finished and learned.concept.info.steps == learned.best_step > 0
+
+
+def test_the_same_seed_gives_the_same_tensors_and_another_seed_others() -> None:
+    one, again, other = (learn(task(seed=seed)).concept for seed in (1, 1, 2))
+    assert one.hash == again.hash
+    assert one.hash != other.hash
+
+
+def test_a_budget_in_seconds_records_its_steps_and_they_repeat_it() -> None:
+    ticks = iter(range(100_000))
+    timed = learn(task(replace(ROWS, steps=0, seconds=60.0), clock=lambda: float(next(ticks))))
+    assert timed.steps > 3 and timed.concept.info.recipe["steps"] == timed.steps
+    assert learn(task(replace(ROWS, steps=timed.steps))).concept.hash == timed.concept.hash
+
+
+def test_the_base_stays_bit_identical_and_without_gradients() -> None:
+    one = task()
+    before = {name: value.clone() for name, value in one.denoiser.net.state_dict().items()}
+    learn(one)
+    assert all(torch.equal(value, before[name]) for name, value in one.denoiser.net.state_dict().items())
+    assert all(parameter.grad is None for parameter in one.denoiser.net.parameters())
+
+
+@pytest.mark.parametrize(("recipe", "moves"), [(ROWS, "context_rows."), (WORD, "embedding.")], ids=["rows", "word"])
+def test_only_the_tensors_of_the_stage_move_and_the_given_concept_stays(recipe: Recipe, moves: str) -> None:
+    one = task(recipe)
+    before = {name: tensor.clone() for name, tensor in one.concept.tensors().items()}
+    after = learn(one).concept.tensors()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        name for name in before if name.startswith(moves)
+    }
+    assert all(torch.equal(before[name], tensor) for name, tensor in one.concept.tensors().items())
+    assert not any(tensor.requires_grad for tensor in after.values())
+
+
+def test_stages_train_one_after_the_other() -> None:
+    stages = (Stage(("embedding.",), 1e-2, share=1), Stage(("context_rows.",), 1e-2, share=3))
+    seen = {}
+    one = task(replace(ROWS, stages=stages), previews=4, latents=toy_latents(held_out=0))
+    learn(one, lambda event: seen.update({event.step: event.concept}) if isinstance(event, Preview) else None)
+    first, last, begun = seen[10].tensors(), seen[40].tensors(), one.concept.tensors()
+    assert torch.equal(first["context_rows.middle.0.0"], begun["context_rows.middle.0.0"])
+    assert not torch.equal(first["embedding.l"], begun["embedding.l"])
+    assert torch.equal(first["embedding.l"], last["embedding.l"])
+    assert not torch.equal(last["context_rows.middle.0.0"], begun["context_rows.middle.0.0"])
+
+
+def test_texts_are_encoded_once_where_no_embedding_trains() -> None:
+    rows, word = task(ROWS), task(WORD)
+    learn(rows), learn(word)
+    assert rows.prompt_encoder.encoded <= 1 + len(ROWS.templates)
+    assert word.prompt_encoder.encoded > WORD.steps
+
+
+def test_asking_to_stop_returns_the_best_so_far() -> None:
+    steps = []
+    one = task(interrupted=lambda: len(steps) >= 15)
+    learned = learn(one, lambda event: steps.append(event.step) if isinstance(event, Step) else None)
+    assert len(learned.losses) == 15 and not learned.finished
+    assert learned.concept.info.scores["held_out"] < 1
+    assert learned.concept.hash != one.concept.hash
+    assert "15 of 40" in learned.sentence
+
+
+@pytest.mark.parametrize("held_out", [0, 2])
+def test_an_interrupt_raised_inside_the_model_returns_the_best_so_far(held_out: int) -> None:
+    denoiser = ToyDenoiser(breaks=20, raises=Interrupt)
+    learned = learn(task(denoiser=denoiser, latents=toy_latents(held_out=held_out), interrupts=(Interrupt,)))
+    assert 0 < len(learned.losses) < 20 and 0 < learned.best_step <= len(learned.losses)
+    assert not learned.finished
+
+
+def test_an_exception_that_is_no_interrupt_is_not_swallowed() -> None:
+    with pytest.raises(Interrupt):
+        learn(task(denoiser=ToyDenoiser(breaks=20, raises=Interrupt)))
+
+
+@pytest.mark.parametrize("held_out", [0, 2])
+def test_nan_stops_with_the_step_and_the_last_good_state(held_out: int) -> None:
+    with pytest.raises(LearningDiverged, match="at step .* of 40.*fp16") as diverged:
+        learn(task(denoiser=ToyDenoiser(breaks=20), latents=toy_latents(held_out=held_out)))
+    good = diverged.value.last_good
+    assert not good.finished and good.best_step > 0
+    assert all(tensor.isfinite().all() for tensor in good.concept.tensors().values())
+
+
+def test_a_learning_rate_that_explodes_is_named_as_the_cause() -> None:
+    wild = replace(ROWS, stages=(Stage(("context_rows.",), 1e30),))
+    with pytest.raises(LearningDiverged, match="learning rate 1e\\+30 is too high"):
+        learn(task(wild))
+
+
+def test_a_concept_that_acts_nowhere_is_refused() -> None:
+    with pytest.raises(ValueError, match="acts at no site"):
+        learn(replace(task(), recipe=replace(ROWS, templates=("a photo of a mug",))))
+
+
+def test_overfitting_keeps_an_earlier_step_and_says_so() -> None:
+    greedy = replace(ROWS, steps=300, stages=(Stage(("context_rows.",), 1e-1),), checks=60)
+    learned = learn(task(greedy, latents=toy_latents(train=1, held_out=2)))
+    assert 0 < learned.best_step < 300
+    assert f"Best at step {learned.best_step} of 300" in learned.sentence
+
+
+def test_without_held_out_pictures_the_last_state_is_kept() -> None:
+    learned = learn(task(latents=toy_latents(held_out=0)))
+    assert learned.best_step == 40 and learned.held == () and "cannot be judged" in learned.sentence
+
+
+def test_learning_works_inside_inference_mode() -> None:
+    one = task()  # the host sees to the model; concept and latents may come from a node before
+    with torch.inference_mode():
+        concept = one.concept.with_tensors({name: t.clone() for name, t in one.concept.tensors().items()})
+        learned = learn(replace(one, concept=concept, latents=toy_latents()))
+    assert learned.best_step > 0
+
+
+def test_held_out_checks_cost_at_most_a_fifth() -> None:
+    one = task(replace(ROWS, batch_size=1, checks=1000))
+    learned = learn(one)
+    assert len(learned.held) * 8 * 0.5 <= 0.2 * 40 + 8  # 8 samples a check, half the cost of a trained one

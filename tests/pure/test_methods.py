@@ -1,0 +1,124 @@
+"""How the methods start: where a fresh concept's tensors come from, and what is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from concept_loom.personalization.batch import captioned, training_texts
+from concept_loom.personalization.composition import PlacedConcept
+from concept_loom.personalization.concept import ROLES
+from concept_loom.personalization.methods import AUTO, METHODS, Beginning, chosen, start
+from concept_loom.personalization.recipe import FAMILIES, Recipe, Stage, recipe_for, sourced
+
+from .toy import BASE, SITES, ToyDenoiser, ToyPromptEncoder
+
+QUICK = Recipe("quick", (Stage(("context_rows.",), 1e-2),), steps=10)
+
+
+def beginning(**changes: object) -> Beginning:
+    return replace(Beginning(ToyPromptEncoder(), BASE, QUICK, "Mug", "coffee mug", "subject"), **changes)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_fresh_quick_concept_changes_no_prediction_of_its_first_caption(slots: int) -> None:
+    encoder, denoiser = ToyPromptEncoder(), ToyDenoiser()
+    concept = start(beginning(prompt_encoder=encoder, recipe=replace(QUICK, slots=slots)))
+    composition = (PlacedConcept(concept),)
+    context = encoder.encode("a photo of <mug>", composition)
+    noised, sigma = torch.randn(1, 4, 4, 4), torch.ones(1)
+    with_rows = denoiser.predict(noised, sigma, [context], composition)
+    assert torch.equal(with_rows, denoiser.predict(noised, sigma, [context]))
+
+
+def test_each_encoder_gives_its_own_channels_of_a_row() -> None:
+    encoder = ToyPromptEncoder()
+    concept = start(beginning(prompt_encoder=encoder))
+    context = encoder.encode("a photo of <mug>", (PlacedConcept(concept),))
+    row = context.slots[0].rows["l"][0]
+    for tensor in concept.tensors().values():
+        if tensor.shape[-1] == context.tensor.shape[-1]:
+            assert torch.equal(tensor[0], context.tensor[0, row])
+
+
+@pytest.mark.parametrize(
+    ("method", "role", "class_word", "phrase"),
+    [
+        ("quick", "subject", "mug", "[V] mug"),
+        ("quick", "both", "stuffed toy", "[V] stuffed toy"),
+        ("quick", "style", "", "[V] style"),
+        ("quick", "style", "watercolour", "[V] style"),
+        ("textual inversion", "subject", "mug", "[V]"),
+    ],
+)
+def test_the_phrase_follows_method_and_role(method: str, role: str, class_word: str, phrase: str) -> None:
+    recipe = replace(QUICK, method=method)
+    assert start(beginning(recipe=recipe, role=role, class_word=class_word)).info.phrase == phrase
+
+
+def test_textual_inversion_has_an_embedding_per_encoder_and_no_parts() -> None:
+    concept = start(beginning(recipe=replace(QUICK, method="textual inversion", slots=3)))
+    assert concept.parts == ()
+    assert {name: tuple(tensor.shape) for name, tensor in concept.tensors().items()} == {
+        "embedding.l": (3, 10),
+        "embedding.g": (3, 14),
+    }
+
+
+def test_rows_start_at_the_chosen_sites_only() -> None:
+    concept = start(beginning(recipe=replace(QUICK, sites=("middle.0.0",))))
+    assert [part.sites for part in concept.parts] == [(SITES[1],)]
+    with pytest.raises(ValueError, match="names the sites middle.9.9"):
+        start(beginning(recipe=replace(QUICK, sites=("middle.9.9",))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"class_word": " "}, "No class word"), ({"role": "hat"}, "role is 'hat'"), ({"placeholder": ""}, "placeholder")],
+)
+def test_missing_words_are_refused(changes: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        start(beginning(**changes))
+
+
+def test_a_concept_too_large_for_its_family_is_refused() -> None:
+    with pytest.raises(ValueError, match="at most 430,000"):
+        recipe = replace(QUICK, method="textual inversion", slots=20_000)
+        start(beginning(base=replace(BASE, family="SD 1.5"), recipe=recipe))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_auto_names_a_method_that_exists_for_any_number_of_pictures(role: str) -> None:
+    assert {chosen(AUTO, role, count) for count in (1, 5, 20)} <= set(METHODS)
+    assert chosen("textual inversion", role, 5) == "textual inversion"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_recipe_with_a_budget_for_every_family(method: str, family: str) -> None:
+    for role in ROLES:
+        recipe = recipe_for(method, family, role)
+        assert recipe.method == method and (recipe.steps or recipe.seconds)
+        assert all("{}" in template for template in recipe.templates)
+    assert sourced(method, family).paper.steps
+
+
+def test_a_family_without_a_recipe_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="'quick' on Flux"):
+        recipe_for("quick", "Flux", "subject")
+
+
+@pytest.mark.parametrize(
+    ("caption", "text"),
+    [
+        ("a photo of {} on a table", "a photo of <mug> on a table"),
+        ("my <Mug> at home", "my <Mug> at home"),
+        ("a Coffee Mug and a coffee mug", "a <mug> and a coffee mug"),
+        ("on a beach", "<mug>, on a beach"),
+    ],
+)
+def test_a_caption_says_the_placeholder_once(caption: str, text: str) -> None:
+    assert captioned(caption, "coffee mug", "mug") == text
+
+
+def test_pictures_without_a_caption_take_the_templates() -> None:
+    assert training_texts(["", "{} here"], ["a {}", "{}"], "mug", "mug") == [("a <mug>", "<mug>"), ("<mug> here",)]

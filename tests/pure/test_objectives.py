@@ -1,0 +1,51 @@
+"""The training losses, each against its formula written the other way round."""
+
+import pytest
+import torch
+from concept_loom.personalization.objectives import denoising_loss, min_snr, soft_mask
+
+GENERATOR = torch.Generator().manual_seed(0)
+X0, NOISE, GUESS = (torch.randn(3, 4, 8, 8, generator=GENERATOR) for _ in range(3))
+SIGMA = torch.tensor([0.1, 1.0, 7.0])
+S = SIGMA.view(-1, 1, 1, 1)
+
+
+def test_with_the_weight_of_eps_it_is_the_squared_error_of_eps() -> None:
+    denoised = (X0 + S * NOISE) - S * GUESS
+    expected = (GUESS - NOISE).square().mean((1, 2, 3))
+    torch.testing.assert_close(denoising_loss(denoised, X0, SIGMA**-2), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_with_the_weight_of_v_it_is_the_squared_error_of_v() -> None:
+    root = (S**2 + 1).sqrt()
+    denoised = (X0 + S * NOISE) / root**2 - GUESS * S / root  # ComfyUI's V_PREDICTION with unit data
+    truth = (NOISE - S * X0) / root
+    weight = (SIGMA**2 + 1) / SIGMA**2
+    expected = (GUESS - truth).square().mean((1, 2, 3))
+    torch.testing.assert_close(denoising_loss(denoised, X0, weight), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_errors_outside_a_hard_mask_do_not_count() -> None:
+    mask = torch.zeros(3, 1, 8, 8)
+    mask[..., :4] = 1
+    wrong = X0.clone()
+    wrong[..., 4:] += 100
+    assert denoising_loss(wrong, X0, torch.ones(3), mask).tolist() == [0, 0, 0]
+    assert (denoising_loss(wrong, X0, torch.ones(3), soft_mask(mask, 0.1)) > 0).all()
+
+
+def test_the_size_of_a_mask_does_not_scale_the_loss() -> None:
+    small, full = torch.zeros(3, 1, 8, 8), torch.ones(3, 1, 8, 8)
+    small[..., 0, 0] = 1
+    off = X0 + 1
+    assert torch.allclose(denoising_loss(off, X0, SIGMA, small), denoising_loss(off, X0, SIGMA, full))
+
+
+def test_an_outside_weight_of_one_ignores_the_mask() -> None:
+    mask = torch.rand(3, 1, 8, 8)
+    assert torch.equal(soft_mask(mask, 1.0), torch.ones_like(mask))
+
+
+@pytest.mark.parametrize(("gamma", "expected"), [(5.0, [5.0, 1.0, 0.25]), (0.0, [100.0, 1.0, 0.25])])
+def test_min_snr_caps_the_weight_of_nearly_clean_latents(gamma: float, expected: list[float]) -> None:
+    assert min_snr(torch.tensor([0.1, 1.0, 2.0]) ** -2, gamma).tolist() == pytest.approx(expected)
