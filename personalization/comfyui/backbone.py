@@ -1,114 +1,93 @@
-"""ComfyUI's MODEL as a base: its family, its sites in forward order, its fingerprint."""
+"""ComfyUI's MODEL as the denoiser that training sees: the same wrapper and patch as in sampling."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping, Sequence
 
-import comfy.model_base
 import comfy.model_patcher
 import torch
-from comfy import supported_models
-from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer
+from comfy.patcher_extension import WrappersMP, copy_nested_dicts
+from torch import Tensor
 
-from ..concept import Base
-from ..sites import Site, SiteShape
-
-# family: configuration class of the host, and the text encoders' widths in the order of their channels
-FAMILIES = {
-    "SDXL": (supported_models.SDXL, {"l": 768, "g": 1280}),
-    "SD 2": (supported_models.SD20, {"h": 1024}),
-    "SD 1.5": (supported_models.SD15, {"l": 768}),
-}
-PREDICTIONS = {
-    comfy.model_base.ModelType.EPS: "eps",
-    comfy.model_base.ModelType.V_PREDICTION: "v",
-    comfy.model_base.ModelType.FLOW: "flow",
-}
+from ..composition import Composition
+from ..denoiser import Context
+from .concept_clip import KEY
+from .family import base_of
+from .hearing import WHOLE, Heard
+from .patch import Loom, edit_context, plan_call
 
 
-def base_of(model: comfy.model_patcher.ModelPatcher, name: str = "", fingerprint: bool = True) -> Base:
-    """What a concept must know of this MODEL; ValueError when its family is not supported."""
-    family, encoders = _family(model.model)
-    shapes = tuple(shape for shape, _ in sites_of(model.model.diffusion_model))
-    return Base(
-        family,
-        sum(encoders.values()),
-        encoders,
-        shapes,
-        PREDICTIONS[model.model.model_type],
-        fingerprint_of(model) if fingerprint else "",
-        name,
-    )
+class Backbone:
+    """A `Denoiser` over a loaded ModelPatcher; refuses families that concepts do not act in."""
+
+    def __init__(self, patcher: comfy.model_patcher.ModelPatcher, name: str = "") -> None:
+        self.base = base_of(patcher, name)
+        self.device: torch.device = patcher.load_device
+        self._model, self._sampling = patcher.model, patcher.get_model_object("model_sampling")
+        self._options = _options(patcher)
+        self._loom = Loom(self.base)
+
+    def sigma_at(self, percent: Tensor) -> Tensor:
+        """Percent of sampling -> sigma; the ends, where the host answers with infinity and 0, are drawn in a little."""
+        sigmas = [float(self._sampling.percent_to_sigma(one)) for one in percent.clamp(1e-3, 1 - 1e-3).tolist()]
+        return torch.tensor(sigmas, device=percent.device)
+
+    def add_noise(self, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+        return self._sampling.noise_scaling(sigma.view(-1, 1, 1, 1), noise.clone(), x0)
+
+    def predict(
+        self, noised: Tensor, sigma: Tensor, contexts: Sequence[Context], composition: Composition = ()
+    ) -> Tensor:
+        context = joined(contexts).to(self.device)
+        loom = Loom(self.base, composition, heard=_heard(contexts), cache=self._loom.cache)
+        samples = len(contexts)
+        options = {
+            **self._options,
+            KEY: loom,
+            "cond_or_uncond": [0] * samples,
+            "uuids": list(range(samples)),
+            "sigmas": sigma,
+        }
+        conds = self._extra(noised, contexts)
+        return self._model.apply_model(noised, sigma, c_crossattn=context, transformer_options=options, **conds)
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """eps and flow: the output's coefficient in x0 is sigma; v: sigma / sqrt(sigma^2 + 1)."""
+        square = sigma.clamp(min=1e-3) ** 2
+        return (square + 1) / square if self.base.prediction == "v" else 1 / square
+
+    def _extra(self, noised: Tensor, contexts: Sequence[Context]) -> dict[str, Tensor]:
+        """What the host's model takes besides text (SDXL: pooled text and size)."""
+        pooled = [context.pooled for context in contexts]
+        conds = self._model.extra_conds(
+            noise=noised,
+            device=self.device,
+            width=noised.shape[3] * 8,
+            height=noised.shape[2] * 8,
+            prompt_type="positive",
+            **({} if None in pooled else {"pooled_output": torch.cat(pooled)}),
+        )
+        size = noised.shape[0]
+        return {key: one.process_cond(batch_size=size, area=None).cond.to(self.device) for key, one in conds.items()}
 
 
-def sites_of(unet: torch.nn.Module) -> Iterator[tuple[SiteShape, BasicTransformerBlock]]:
-    """Every transformer block with text attention, in forward order, under the name that the host's patches see."""
-    middle = [] if unet.middle_block is None else [unet.middle_block]
-    for block, layers in (("input", unet.input_blocks), ("middle", middle), ("output", unet.output_blocks)):
-        for number, layer in enumerate(layers):
-            for index, transformer in _transformers(layer):
-                attention = transformer.attn2
-                yield (
-                    SiteShape(
-                        Site(block, number, index),
-                        attention.to_q.weight.shape[1],
-                        attention.to_k.weight.shape[1],
-                        attention.heads,
-                    ),
-                    transformer,
-                )
+def joined(contexts: Sequence[Context]) -> Tensor:
+    """Contexts of unequal lengths in one batch, repeated to a common length as the host does: (b, tokens, d)."""
+    tokens = math.lcm(*(context.tensor.shape[1] for context in contexts))
+    return torch.cat([context.tensor.repeat(1, tokens // context.tensor.shape[1], 1) for context in contexts])
 
 
-def _transformers(layer: torch.nn.Module) -> Iterator[tuple[int, BasicTransformerBlock]]:
-    for module in layer:
-        if isinstance(module, SpatialTransformer):
-            yield from ((index, one) for index, one in enumerate(module.transformer_blocks) if one.attn2 is not None)
+def _heard(contexts: Sequence[Context]) -> Mapping[tuple[int, object], Heard]:
+    return {(0, i): Heard(context.slots, context.tensor.shape[1], WHOLE) for i, context in enumerate(contexts)}
 
 
-def fingerprint_of(model: comfy.model_patcher.ModelPatcher) -> str:
-    """A hash of the denoiser's weights and LoRA-style patches from a few values of each: seconds for SDXL."""
-    digest = hashlib.blake2b(digest_size=16)
-    backup = model.backup
-    for name, weight in sorted(model.model.diffusion_model.state_dict().items()):
-        key = f"diffusion_model.{name}"
-        _sample(digest, name, backup[key].weight if key in backup else weight)
-    for key, patches in sorted(model.patches.items()):
-        digest.update(key.encode())
-        for strength, patch, strength_model, *_ in patches:
-            digest.update(f"{strength}{strength_model}".encode())
-            for tensor in _tensors(patch):
-                _sample(digest, "", tensor)
-    return digest.hexdigest()
-
-
-def _sample(digest: hashlib.blake2b, name: str, tensor: torch.Tensor) -> None:
-    flat = tensor.detach().reshape(-1)
-    values = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float32)
-    digest.update(f"{name}{tuple(tensor.shape)}".encode() + values.numpy().tobytes())
-
-
-def _tensors(patch: object) -> Iterator[torch.Tensor]:
-    """The tensors inside a weight patch, which the host keeps as tuples, lists and adapters."""
-    if isinstance(patch, torch.Tensor):
-        yield patch
-    elif isinstance(patch, list | tuple):
-        for one in patch:
-            yield from _tensors(one)
-    elif isinstance(weights := getattr(patch, "weights", None), list | tuple):
-        yield from _tensors(weights)
-
-
-def _family(model: comfy.model_base.BaseModel) -> tuple[str, Mapping[str, int]]:
-    config = model.model_config
-    context = config.unet_config.get("context_dim")
-    marked = getattr(type(config), "concept_loom_family", None)  # an instance would warn about what it lacks
-    if marked and model.model_type in PREDICTIONS:
-        return marked, getattr(type(config), "concept_loom_encoders", {"l": context})
-    for family, (kind, encoders) in FAMILIES.items():
-        if isinstance(config, kind) and sum(encoders.values()) == context and model.model_type in PREDICTIONS:
-            return family, encoders
-    raise ValueError(
-        f"This model is a {type(config).__name__} (context {context}, {model.model_type.name}). Concepts act in "
-        "SD 1.5, SD 2 and SDXL models so far. Load a checkpoint of one of these."
-    )
+def _options(patcher: comfy.model_patcher.ModelPatcher) -> dict[str, object]:
+    """The model's own patches and wrappers, and ours once; not a composition that may be on it already."""
+    options = copy_nested_dicts(patcher.model_options["transformer_options"])
+    wrappers = copy_nested_dicts(patcher.wrappers)
+    wrappers.setdefault(WrappersMP.APPLY_MODEL, {})[KEY] = [plan_call]
+    patches = options.setdefault("patches", {})
+    others = [patch for patch in patches.get("attn2_patch", []) if patch is not edit_context]
+    patches["attn2_patch"] = [*others, edit_context]
+    return {**options, "wrappers": wrappers}

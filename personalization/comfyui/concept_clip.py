@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..composition import Composition, woven
+from ..concept import Concept
 from ..denoiser import Slots
 from ..prompt import Mark, phrase_rows, slots_of
 from .encoders import encoders_of, spans_of
@@ -91,7 +92,7 @@ class ConceptCLIP(comfy.sd.CLIP):
         return cond
 
     def _record(self, cond: Tensor, tokens: Tokens) -> Encoded:
-        known = {placed.word: placed.concept.hash for placed in self.composition}
+        known = {placed.word: _content_hash(placed.concept) for placed in self.composition}
         encoded = Encoded(cond, slots_of(marks_in(tokens), cond.shape[1], known), known)
         ENCODED[cond] = encoded
         return encoded
@@ -101,6 +102,11 @@ def weave_clip(clip: comfy.sd.CLIP, composition: Composition) -> ConceptCLIP:
     """`clip` that also knows the composition's placeholders; a word it knows already is replaced."""
     plain = getattr(clip, "plain_tokenizer", clip.tokenizer)
     return _dressed(clip.clone(), plain, woven(getattr(clip, "composition", ()), composition))
+
+
+def _content_hash(concept: Concept) -> str:
+    """Empty while the concept is being trained: its content changes with every step."""
+    return "" if any(tensor.requires_grad for tensor in concept.tensors().values()) else concept.hash
 
 
 def _words(marked: Mapping[str, list[tuple[int, Mark]]]) -> set[str]:

@@ -12,6 +12,8 @@ from ..denoiser import Slots
 from ..report import Run
 from .concept_clip import ENCODED, KEY, Encoded
 
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+
 
 class Heard(NamedTuple):
     """One conditioning of a step: its words, its own number of rows and its part of the picture."""
@@ -63,6 +65,6 @@ def _note(run: Run, encoded: Encoded, slots: tuple[Slots, ...]) -> None:
 
 def _box(area: tuple[int, ...] | None, x: Tensor) -> tuple[float, float, float, float]:
     if not area:
-        return (0.0, 0.0, 1.0, 1.0)
+        return WHOLE
     (height, width), (top, left), (h, w) = area[:2], area[2:], x.shape[-2:]
     return (top / h, left / w, min(top + height, h) / h, min(left + width, w) / w)

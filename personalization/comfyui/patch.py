@@ -19,9 +19,9 @@ from ..composition import Composition, PlacedConcept, woven
 from ..concept import Base
 from ..report import Report, Run, reports
 from ..sites import Site
-from .backbone import base_of
 from .concept_clip import KEY
 from .encoders import channel_spans
+from .family import base_of
 from .hearing import Heard, heard_in
 
 log = logging.getLogger("concept_loom")

@@ -11,7 +11,7 @@ import comfy.sd
 import torch
 from comfy import supported_models
 from comfy.supported_models_base import ClipTarget
-from concept_loom.personalization.comfyui.backbone import base_of
+from concept_loom.personalization.comfyui.family import base_of
 from concept_loom.personalization.concept import Concept, ConceptInfo
 from concept_loom.personalization.parts import ContextRows
 

@@ -1,0 +1,81 @@
+"""ComfyUI's MODEL as a base: its family and its sites in forward order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import comfy.model_base
+import comfy.model_patcher
+import torch
+from comfy import supported_models
+from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer
+
+from ..concept import Base
+from ..sites import Site, SiteShape
+from .fingerprint import fingerprint_of
+
+# family: configuration class of the host, and the text encoders' widths in the order of their channels
+FAMILIES = {
+    "SDXL": (supported_models.SDXL, {"l": 768, "g": 1280}),
+    "SD 2": (supported_models.SD20, {"h": 1024}),
+    "SD 1.5": (supported_models.SD15, {"l": 768}),
+}
+PREDICTIONS = {
+    comfy.model_base.ModelType.EPS: "eps",
+    comfy.model_base.ModelType.V_PREDICTION: "v",
+    comfy.model_base.ModelType.FLOW: "flow",
+}
+
+
+def base_of(model: comfy.model_patcher.ModelPatcher, name: str = "", fingerprint: bool = True) -> Base:
+    """What a concept must know of this MODEL; ValueError when its family is not supported."""
+    family, encoders = _family(model.model)
+    shapes = tuple(shape for shape, _ in sites_of(model.model.diffusion_model))
+    return Base(
+        family,
+        sum(encoders.values()),
+        encoders,
+        shapes,
+        PREDICTIONS[model.model.model_type],
+        fingerprint_of(model) if fingerprint else "",
+        name,
+    )
+
+
+def sites_of(unet: torch.nn.Module) -> Iterator[tuple[SiteShape, BasicTransformerBlock]]:
+    """Every transformer block with text attention, in forward order, under the name that the host's patches see."""
+    middle = [] if unet.middle_block is None else [unet.middle_block]
+    for block, layers in (("input", unet.input_blocks), ("middle", middle), ("output", unet.output_blocks)):
+        for number, layer in enumerate(layers):
+            for index, transformer in _transformers(layer):
+                attention = transformer.attn2
+                yield (
+                    SiteShape(
+                        Site(block, number, index),
+                        attention.to_q.weight.shape[1],
+                        attention.to_k.weight.shape[1],
+                        attention.heads,
+                    ),
+                    transformer,
+                )
+
+
+def _transformers(layer: torch.nn.Module) -> Iterator[tuple[int, BasicTransformerBlock]]:
+    for module in layer:
+        if isinstance(module, SpatialTransformer):
+            yield from ((index, one) for index, one in enumerate(module.transformer_blocks) if one.attn2 is not None)
+
+
+def _family(model: comfy.model_base.BaseModel) -> tuple[str, Mapping[str, int]]:
+    config = model.model_config
+    context = config.unet_config.get("context_dim")
+    marked = getattr(type(config), "concept_loom_family", None)  # an instance would warn about what it lacks
+    if marked and model.model_type in PREDICTIONS:
+        return marked, getattr(type(config), "concept_loom_encoders", {"l": context})
+    for family, (kind, encoders) in FAMILIES.items():
+        if isinstance(config, kind) and sum(encoders.values()) == context and model.model_type in PREDICTIONS:
+            return family, encoders
+    raise ValueError(
+        f"This model is a {type(config).__name__} (context {context}, {model.model_type.name}). Concepts act in "
+        "SD 1.5, SD 2 and SDXL models so far. Load a checkpoint of one of these."
+    )

@@ -1,0 +1,110 @@
+"""A training session on what is on the canvas: MODEL and CLIP made fit for autograd, and put back afterwards."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+import comfy.model_management as host
+import comfy.model_patcher
+import comfy.sd
+import torch
+from comfy.clip_model import CLIPLayer
+from torch import Tensor
+
+from .backbone import Backbone
+from .gradient_checkpoint import checkpointed
+from .prompt_encoder import ClipPromptEncoder
+
+
+class Session(NamedTuple):
+    denoiser: Backbone
+    encoder: ClipPromptEncoder
+
+
+@contextmanager
+def training_session(
+    model: comfy.model_patcher.ModelPatcher, clip: comfy.sd.CLIP, checkpoint: bool = False, name: str = ""
+) -> Iterator[Session]:
+    """Yields a denoiser and a prompt encoder that gradients flow through; no base weight changes or takes gradients.
+
+    `checkpoint` recomputes blocks in the backward pass: less memory, more time, the same gradients.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+        model, clip = _trainable_model(model), _trainable_clip(clip)
+        stack.enter_context(_in_training())
+        host.load_models_gpu([model, clip.patcher], memory_required=1e20, force_full_load=True)
+        for network in (model.model, clip.cond_stage_model):
+            without_inference_tensors(network)
+            network.requires_grad_(False)
+        stack.enter_context(_out_of_place(clip.cond_stage_model))
+        if checkpoint:
+            stack.enter_context(checkpointed(model.model.diffusion_model))
+        yield Session(Backbone(model, name), ClipPromptEncoder(clip))
+
+
+def without_inference_tensors(network: torch.nn.Module) -> None:
+    """Nodes run in inference mode, and autograd refuses weights that were made there: swap them for equal ones."""
+    for module in network.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and parameter.is_inference():
+                module._parameters[name] = torch.nn.Parameter(parameter.detach().clone(), requires_grad=False)
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None and buffer.is_inference():
+                module._buffers[name] = buffer.clone()
+
+
+def _trainable_model(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
+    """A copy of our own where the host can reload it, else a clone; weights that are paged cannot be trained on."""
+    if model.cached_patcher_init is not None:
+        return _fit_to_compute(model.clone(disable_dynamic=True, force_deepcopy=True))
+    if model.is_dynamic():
+        raise ValueError(
+            "This MODEL pages its weights (dynamic VRAM) and does not say how to load it again. Learning needs weights "
+            "that stay in place. Load it with a core loader, or start ComfyUI with --disable-dynamic-vram."
+        )
+    return _fit_to_compute(model.clone())
+
+
+def _fit_to_compute(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
+    """fp16 activations lose small gradients: compute in bf16 where the device has it, else in fp32."""
+    if model.model.get_dtype_inference() == torch.float16:
+        fast = host.should_use_bf16(model.load_device)
+        model.set_model_compute_dtype(torch.bfloat16 if fast else torch.float32)
+    return model
+
+
+def _trainable_clip(clip: comfy.sd.CLIP) -> comfy.sd.CLIP:
+    copy = clip.clone(disable_dynamic=clip.is_dynamic())
+    copy.cond_stage_model = copy.patcher.model  # a clone that is no longer dynamic brings a model of its own
+    return copy
+
+
+@contextmanager
+def _in_training() -> Iterator[None]:
+    """The host's fused kernels have no backward pass; this flag makes it take the plain ones."""
+    before, host.in_training = host.in_training, True
+    try:
+        yield
+    finally:
+        host.in_training = before
+
+
+@contextmanager
+def _out_of_place(network: torch.nn.Module) -> Iterator[None]:
+    """The host's CLIP layers add in place, which breaks their backward pass."""
+    layers = [module for module in network.modules() if isinstance(module, CLIPLayer)]
+    try:
+        for layer in layers:
+            layer.forward = types.MethodType(_clip_layer, layer)
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+
+
+def _clip_layer(layer: CLIPLayer, x: Tensor, mask: Tensor | None = None, optimized_attention: object = None) -> Tensor:
+    x = x + layer.self_attn(layer.layer_norm1(x), mask, optimized_attention)
+    return x + layer.mlp(layer.layer_norm2(x))
