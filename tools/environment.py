@@ -95,6 +95,7 @@ def _set_up() -> None:
     try:
         _take(_steps())
     except BaseException:
+        print(flush=True)
         _discard()
         raise
     STAMP.write_text(_wanted(), encoding="utf-8")
@@ -154,7 +155,7 @@ def _fetch() -> None:
 
 
 def _pip(*arguments: str) -> None:
-    command = [str(PYTHON), "-m", "pip", "--no-input", "--disable-pip-version-check", *arguments]
+    command = [str(PYTHON), "-m", "pip", "--no-input", "--disable-pip-version-check", "--retries", "2", *arguments]
     with LOG.open("a", encoding="utf-8") as log:
         log.write(f"\n$ pip {' '.join(arguments)}\n")
         log.flush()
