@@ -18,43 +18,12 @@ from .composition import PlacedConcept
 from .concept import Concept
 from .denoiser import Denoiser, PromptEncoder
 from .evaluation import held_out_losses, held_out_of
+from .learned import Event, Held, Learned, LearningDiverged, Preview, Started, Step, told
 from .objectives import denoising_loss, min_snr, soft_mask
 from .recipe import CHECK_SHARE, FORWARD_COST, Recipe, Stage
 
 TRIALS = 3  # steps timed and thrown away when the budget is in seconds; the first one warms up
 GROWN = 10.0  # times its start: a tensor so large points to the learning rate
-
-
-class Started(NamedTuple):
-    """`held_out` pictures watch over `steps` steps."""
-
-    steps: int
-    held_out: int
-
-
-class Step(NamedTuple):
-    step: int
-    steps: int
-    loss: float
-    seconds: float  # since the start
-
-
-class Held(NamedTuple):
-    """The held-out loss in units of the starting concept's: 1 = nothing learned yet, lower is better."""
-
-    step: int
-    loss: float
-    best: bool
-
-
-class Preview(NamedTuple):
-    """A good moment to show what `concept` (a copy) looks like by now."""
-
-    step: int
-    concept: Concept
-
-
-Event = Started | Step | Held | Preview
 
 
 @dataclass(frozen=True)
@@ -76,27 +45,6 @@ class LearnTask:
     clock: Callable[[], float] = time.perf_counter
 
 
-@dataclass(frozen=True)
-class Learned:
-    """`concept` is the state of `best_step`; `steps` were planned, `len(losses)` taken."""
-
-    concept: Concept
-    losses: tuple[float, ...]
-    held: tuple[Held, ...]
-    best_step: int
-    steps: int
-    finished: bool
-    sentence: str
-
-
-class LearningDiverged(ArithmeticError):
-    """Training met NaN or infinity. `last_good` is the last sound state, never marked as finished."""
-
-    def __init__(self, sentence: str, last_good: Learned) -> None:
-        super().__init__(sentence)
-        self.last_good = last_good
-
-
 class Kept(NamedTuple):
     """A copy of the concept's tensors that is safe to return."""
 
@@ -113,6 +61,7 @@ class LearnState:
     generator: Generator
     kept: Kept
     optimizer: torch.optim.Optimizer | None = None
+    baseline: Tensor | None = None  # held-out losses at the start
     step: int = 0
     losses: list[float] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
@@ -139,14 +88,10 @@ class _Run:
         self.task, self.emit, self.recipe = task, on_event, task.recipe
         self.began = task.clock()
         self.state = _starting_state(task)
-        # One object for the whole run: contexts and composition must agree on which concept it is.
-        self.concept = task.concept.with_tensors(self.state.parameters)
-        self.composition = (PlacedConcept(self.concept),)
-        info = self.concept.info
-        self.word = self.composition[0].word
-        self.texts = tuple(training_texts(task.latents.captions, self.recipe.templates, info.class_word, self.word))
+        self.word = PlacedConcept(task.concept).word
+        class_word = task.concept.info.class_word
+        self.texts = tuple(training_texts(task.latents.captions, self.recipe.templates, class_word, self.word))
         self.held = held_out_of(task.latents, task.denoiser, self.recipe)
-        self.baseline: Tensor | None = None
         self.enter(self.recipe.stages[0])
 
     # -- the plan
@@ -186,14 +131,16 @@ class _Run:
         self.state.optimizer = torch.optim.AdamW(
             self.trained, stage.learning_rate, weight_decay=self.recipe.weight_decay
         )
-        frozen = not any(tensor.requires_grad for tensor in self.concept.embeddings.values())
+        # A new object per stage and no oftener: contexts carry its hash, which is taken once and costs a copy.
+        concept = self.task.concept.with_tensors(self.state.parameters)
+        self.composition = (PlacedConcept(concept),)
+        frozen = not any(tensor.requires_grad for tensor in concept.embeddings.values())
         self.prompts = Prompts(self.task.prompt_encoder, self.composition, frozen)
 
     # -- the loop
 
     def to_the_end(self) -> bool:
         """True when all steps were taken, False when asked to stop."""
-        self.check()
         first = 0
         for stage, end in zip(self.recipe.stages, self.recipe.stage_ends(), strict=True):
             if stage is not self.recipe.stages[0]:
@@ -203,6 +150,7 @@ class _Run:
                     return False
                 self.step(stage.learning_rate * _factor(self.recipe, self.state.step - first, end - first))
             first = end
+        self.check()
         return True
 
     def step(self, learning_rate: float) -> None:
@@ -210,6 +158,8 @@ class _Run:
         loss = self.backward(self.draw(state.generator))
         if not self._sound(loss):
             raise LearningDiverged(self._likely_cause(learning_rate), self.learned(finished=False))
+        if state.step % self.every == 0:
+            self.check()  # here, where this batch has just shown that the state is sound
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.step()
@@ -217,8 +167,6 @@ class _Run:
         state.step += 1
         state.losses.append(float(loss))
         self.emit(Step(state.step, self.recipe.steps, state.losses[-1], self.task.clock() - self.began))
-        if state.step % self.every == 0 or state.step == self.recipe.steps:
-            self.check()
         self._preview()
 
     def draw(self, generator: Generator) -> Batch:
@@ -269,9 +217,9 @@ class _Run:
             context = self.prompts.contexts([text])[0]
         args = (self.held, self.task.denoiser, context, self.composition, self.recipe.batch_size)
         losses = held_out_losses(*args)  # (levels,)
-        if self.baseline is None:
-            self.baseline = losses.clamp_min(1e-12)
-        return float((losses / self.baseline).mean())
+        if self.state.baseline is None:
+            self.state.baseline = losses.clamp_min(1e-12)
+        return float((losses / self.state.baseline).mean())
 
     def stopped(self) -> Learned:
         """The best so far, after a last look at the state in which it was stopped."""
@@ -285,15 +233,15 @@ class _Run:
         state, kept = self.state, self.state.kept
         scores = {} if math.isnan(kept.loss) else {"held_out": kept.loss}
         info = replace(
-            self.concept.info,
+            self.task.concept.info,
             recipe=self.recipe.as_header(),
             data_hash=self.task.latents.data_hash,
             seed=self.task.seed,
             steps=kept.step,
-            scores={**self.concept.info.scores, **scores},
+            scores={**self.task.concept.info.scores, **scores},
         )
         concept = replace(self.task.concept.with_tensors(kept.tensors), info=info)
-        sentence = _sentence(state, self.recipe.steps, finished)
+        sentence = told(state.losses, state.held, self.recipe.steps, finished)
         return Learned(
             concept, tuple(state.losses), tuple(state.held), kept.step, self.recipe.steps, finished, sentence
         )
@@ -342,16 +290,3 @@ def _factor(recipe: Recipe, step: int, steps: int) -> float:
     if recipe.schedule == "constant":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def _sentence(state: LearnState, steps: int, finished: bool) -> str:
-    """What happened, in plain words."""
-    until = f"{steps} steps" if finished else f"{state.step} of {steps} steps, stopped early"
-    if not state.held:
-        return f"Learned in {until}; no picture was held out, so overfitting cannot be judged."
-    if state.kept.step == 0:
-        return f"Nothing useful was learned in {until}: on held-out pictures the class word alone stayed best."
-    better = f"{1 - state.kept.loss:.1%} closer to the held-out pictures than the class word"
-    if state.kept.step == state.held[-1].step:
-        return f"Learned in {until}; the last is the best, {better}."
-    return f"Best at step {state.kept.step} of {until}, {better}; later steps only copied the training pictures."

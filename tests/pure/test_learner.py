@@ -1,10 +1,12 @@
 """Learning on a toy backbone: what it does, what it leaves alone, and how it stops."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
-from concept_loom.personalization.learner import LearningDiverged, LearnTask, Preview, Step, learn
+from concept_loom.personalization.learned import Held, LearningDiverged, Preview, Step, told
+from concept_loom.personalization.learner import LearnTask, learn
 from concept_loom.personalization.methods import Beginning, start
 from concept_loom.personalization.recipe import Recipe, Stage
 
@@ -152,3 +154,21 @@ def test_held_out_checks_cost_at_most_a_fifth() -> None:
     one = task(replace(ROWS, batch_size=1, checks=1000))
     learned = learn(one)
     assert len(learned.held) * 8 * 0.5 <= 0.2 * 40 + 8  # 8 samples a check, half the cost of a trained one
+
+
+def curve(*losses: float) -> list[Held]:
+    return [Held(10 * i, loss, False) for i, loss in enumerate(losses)]
+
+
+@pytest.mark.parametrize(
+    ("held", "later", "said"),
+    [
+        (curve(1, 0.9, 0.95), 0.1, "Best at step 10 of 20 steps, 10.0% closer.*only copied the training pictures"),
+        (curve(1, 0.9, 0.95), 0.9, "Best at step 10 of 20 steps, 10.0% closer.*brought nothing more"),
+        (curve(1, 0.9, 0.8), 0.1, "Learned in 20 steps; the last is the best, 20.0% closer"),
+        (curve(1, 1.1, 1.2), 0.1, "Nothing useful was learned"),
+        ([], 0.1, "no picture was held out"),
+    ],
+)
+def test_the_sentence_tells_copying_from_learning(held: list[Held], later: float, said: str) -> None:
+    assert re.search(said, told([0.5] * 10 + [later] * 10, held, 20, True))

@@ -1,0 +1,85 @@
+"""What learning says on its way and in the end: events, the result, and a sentence in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import NamedTuple
+
+from .concept import Concept
+
+WINDOW = 10  # steps over which training losses are averaged before they are compared
+
+
+class Started(NamedTuple):
+    """`held_out` pictures watch over `steps` steps."""
+
+    steps: int
+    held_out: int
+
+
+class Step(NamedTuple):
+    step: int
+    steps: int
+    loss: float
+    seconds: float  # since the start
+
+
+class Held(NamedTuple):
+    """The held-out loss in units of the starting concept's: 1 = nothing learned yet, lower is better."""
+
+    step: int
+    loss: float
+    best: bool
+
+
+class Preview(NamedTuple):
+    """A good moment to show what `concept` (a copy) looks like by now."""
+
+    step: int
+    concept: Concept
+
+
+Event = Started | Step | Held | Preview
+
+
+@dataclass(frozen=True)
+class Learned:
+    """`concept` is the state of `best_step`; `steps` were planned, `len(losses)` taken."""
+
+    concept: Concept
+    losses: tuple[float, ...]
+    held: tuple[Held, ...]
+    best_step: int
+    steps: int
+    finished: bool
+    sentence: str
+
+
+class LearningDiverged(ArithmeticError):
+    """Training met NaN or infinity. `last_good` is the last sound state, never marked as finished."""
+
+    def __init__(self, sentence: str, last_good: Learned) -> None:
+        super().__init__(sentence)
+        self.last_good = last_good
+
+
+def told(losses: Sequence[float], held: Sequence[Held], steps: int, finished: bool) -> str:
+    """What happened: how far it got, which step is kept and why."""
+    until = f"{steps} steps" if finished else f"{len(losses)} of {steps} steps, stopped early"
+    if not held:
+        return f"Learned in {until}; no picture was held out, so overfitting cannot be judged."
+    best = min(held, key=lambda one: one.loss)
+    if best.step == 0:
+        return f"Nothing useful was learned in {until}: on held-out pictures the class word alone stayed best."
+    better = f"{1 - best.loss:.1%} closer to the held-out pictures than the class word"
+    if best.step == held[-1].step:
+        return f"Learned in {until}; the last is the best, {better}."
+    return f"Best at step {best.step} of {until}, {better}; {_later(losses, best.step)}."
+
+
+def _later(losses: Sequence[float], best: int) -> str:
+    """Copying is what it is only where the training loss went on falling."""
+    fell = fmean(losses[-WINDOW:]) < fmean(losses[max(0, best - WINDOW) : best])
+    return "later steps only copied the training pictures" if fell else "later steps brought nothing more"
