@@ -53,7 +53,7 @@ def class_concept(beginning: Beginning, phrase: str) -> Concept:
 def _embeddings(beginning: Beginning) -> dict[str, Tensor]:
     """(slots, width) per encoder."""
     found = beginning.prompt_encoder.class_embedding(beginning.noun)
-    return {key: vector.float().repeat(beginning.recipe.slots, 1) for key, vector in found.items()}
+    return {key: vector.float().cpu().repeat(beginning.recipe.slots, 1) for key, vector in found.items()}
 
 
 def _check(beginning: Beginning) -> None:

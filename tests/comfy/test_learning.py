@@ -1,0 +1,82 @@
+"""Learning on ComfyUI's own classes: the loop of tests/pure/test_learner.py over the real MODEL and CLIP."""
+
+from dataclasses import replace
+
+import comfy.model_management as host
+import pytest
+import torch
+from concept_loom.personalization.augment import TrainingLatents
+from concept_loom.personalization.comfyui.session import Session, training_session
+from concept_loom.personalization.composition import PlacedConcept
+from concept_loom.personalization.learned import Learned, Step
+from concept_loom.personalization.learner import LearnTask, learn
+from concept_loom.personalization.methods import Beginning, start
+from concept_loom.personalization.recipe import Recipe, Stage
+
+from . import tiny
+
+QUICK = Recipe("quick", (Stage(("context_rows.",), 1e-1),), steps=12, batch_size=4, templates=("a photo of {}", "{}"))
+WORD = replace(QUICK, method="textual inversion", stages=(Stage(("embedding.",), 2e-2),))
+FAMILIES = ("SD 1.5", "SD 2", "SDXL")
+
+
+def latents(pictures: int = 4, held_out: int = 1) -> TrainingLatents:
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.randn(1, 4, 8, 8, generator=generator)
+    every = shared + 0.2 * torch.randn(pictures + held_out, 4, 8, 8, generator=generator)
+    masks = torch.ones(pictures + held_out, 1, 8, 8)
+    return TrainingLatents(
+        every[:pictures], masks[:pictures], ("",) * pictures, every[pictures:], masks[pictures:], data_hash="test"
+    )
+
+
+def task(session: Session, recipe: Recipe, **changes: object) -> LearnTask:
+    beginning = Beginning(session.encoder, session.denoiser.base, recipe, "mug", "mug", "subject")
+    return replace(LearnTask(session.denoiser, session.encoder, start(beginning), latents(), recipe), **changes)
+
+
+def run(family: str, recipe: Recipe, **changes: object) -> Learned:
+    with training_session(tiny.model(family), tiny.clip(family)) as session:
+        return learn(task(session, recipe, **changes))
+
+
+@pytest.mark.parametrize("recipe", [QUICK, WORD], ids=lambda recipe: recipe.method)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_learning_brings_held_out_latents_closer_and_changes_no_weight(family: str, recipe: Recipe) -> None:
+    networks = (tiny.model(family).model, tiny.clip(family).cond_stage_model)
+    before = [{name: value.clone() for name, value in network.state_dict().items()} for network in networks]
+    learned = run(family, recipe)
+    assert learned.best_step > 0 and learned.concept.info.scores["held_out"] < 0.99
+    for network, old in zip(networks, before, strict=True):
+        assert all(torch.equal(value, old[name]) for name, value in network.state_dict().items())
+        assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_fresh_quick_concept_changes_no_prediction_of_its_first_caption(family: str) -> None:
+    with training_session(tiny.model(family), tiny.clip(family)) as session, torch.no_grad():
+        composition = (PlacedConcept(task(session, QUICK).concept),)
+        context = session.encoder.encode("a photo of <mug>", composition)
+        noised, sigma = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.ones(1)
+        acting = session.denoiser.predict(noised, sigma, [context], composition)
+        assert torch.equal(acting, session.denoiser.predict(noised, sigma, [context]))
+
+
+def test_the_same_seed_gives_the_same_tensors() -> None:
+    assert run("SD 1.5", QUICK, seed=3).concept.hash == run("SD 1.5", QUICK, seed=3).concept.hash
+
+
+def test_learning_works_inside_inference_mode_as_nodes_run() -> None:
+    with torch.inference_mode():
+        assert run("SD 1.5", QUICK).best_step > 0
+
+
+def test_cancelling_in_comfyui_keeps_the_best_so_far() -> None:
+    def cancel(event: object) -> None:
+        if isinstance(event, Step) and event.step == 5:
+            host.interrupt_current_processing()
+
+    with training_session(tiny.model(), tiny.clip()) as session:
+        learned = learn(task(session, QUICK, interrupts=(host.InterruptProcessingException,)), cancel)
+    assert not learned.finished and len(learned.losses) == 5
+    assert learned.best_step > 0 and learned.concept.info.scores["held_out"] < 1
