@@ -101,6 +101,8 @@ class ConceptCLIP(comfy.sd.CLIP):
 def weave_clip(clip: comfy.sd.CLIP, composition: Composition) -> ConceptCLIP:
     """`clip` that also knows the composition's placeholders; a word it knows already is replaced."""
     plain = getattr(clip, "plain_tokenizer", clip.tokenizer)
+    for placed in composition:
+        _fits(placed.concept, clip)
     return _dressed(clip.clone(), plain, woven(getattr(clip, "composition", ()), composition))
 
 
@@ -111,6 +113,16 @@ def _content_hash(concept: Concept) -> str:
 
 def _words(marked: Mapping[str, list[tuple[int, Mark]]]) -> set[str]:
     return {mark.word for tokens in marked.values() for _, mark in tokens}
+
+
+def _fits(concept: Concept, clip: comfy.sd.CLIP) -> None:
+    widths = {key: encoder.width for key, encoder in encoders_of(clip).items()}
+    own = dict(concept.info.base.encoders)
+    if own != widths:
+        raise ValueError(
+            f"The concept '{concept.info.name}' was learned for {concept.info.base.family} (text encoders {own}); "
+            f"this CLIP has {widths}. Connect the CLIP of a {concept.info.base.family} checkpoint."
+        )
 
 
 def _dressed(clip: comfy.sd.CLIP, plain: object, composition: Composition) -> ConceptCLIP:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..attention import Call, Chunk, Plan, RowCache, Window, edited, planned
 from ..composition import Composition, PlacedConcept, woven
 from ..concept import Base
+from ..fit import fits
 from ..report import Report, Run, reports
 from ..sites import Site
 from .concept_clip import KEY
@@ -57,10 +58,15 @@ class Loom:
 def weave_model(
     model: comfy.model_patcher.ModelPatcher, composition: Composition, listener: Listener | None = None
 ) -> comfy.model_patcher.ModelPatcher:
-    """`model` on which the composition acts too; after each sampling `listener` is told what became of its concepts."""
+    """`model` on which the composition acts too; ValueError for a concept of another family.
+
+    After each sampling `listener` is told what became of the concepts that were woven here.
+    """
     woven_model = model.clone()
     options = woven_model.model_options["transformer_options"]
     loom = options.get(KEY) or Loom(base_of(model, fingerprint=False))
+    for placed in composition:
+        fits(placed.concept, loom.base)
     options[KEY] = loom.with_concepts(composition, listener)
     _hook(woven_model)
     return woven_model

@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from ..sites import Site
+from ..sites import Site, SiteShape
 from .context_rows import ContextRows
 
 
@@ -27,5 +27,15 @@ class Part(Protocol):
         """The same part over other tensors of the same names and shapes."""
         ...
 
+    @staticmethod
+    def shape_at(shape: SiteShape, slots: int) -> tuple[int, ...]:
+        """What the tensor of a site must look like; files are checked against it."""
+        ...
 
-PARTS: dict[str, type] = {ContextRows.kind: ContextRows}
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Part:
+        """The part of a file, from tensors of its kind in forward order of their sites."""
+        ...
+
+
+PARTS: dict[str, type[Part]] = {ContextRows.kind: ContextRows}

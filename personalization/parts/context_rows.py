@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..sites import Site
+from ..sites import Site, SiteShape
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class ContextRows:
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> ContextRows:
         return ContextRows({site: tensors[f"{self.kind}.{site.key}"] for site in self.rows})
+
+    @staticmethod
+    def shape_at(shape: SiteShape, slots: int) -> tuple[int, ...]:
+        return (slots, shape.context)
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ContextRows:

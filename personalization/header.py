@@ -1,0 +1,124 @@
+"""The JSON of a concept file: everything about a concept that is not a tensor, and nothing that is not checked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+
+from .concept import ROLES, Base, ConceptInfo
+from .refusal import ConceptFileError, damaged
+from .sites import Site, SiteShape
+
+KEY = "concept_loom"
+FORMAT = 1
+WIDEST, MOST_SITES, MOST_SLOTS, LONGEST = 1 << 16, 4096, 64, 1 << 16
+
+TEXTS = ("name", "placeholder", "phrase", "class_word", "role", "method", "data_hash", "license", "author", "note")
+NUMBERS = {"seed": int, "steps": int, "strength": float}
+
+
+def json_of(info: ConceptInfo, tensor_hash: str) -> str:
+    own = {field.name: getattr(info, field.name) for field in fields(info) if field.name not in ("base", "recipe")}
+    scores = {name: score for name, score in info.scores.items() if math.isfinite(score)}
+    header = {"format": FORMAT, **own, "scores": scores, "base": _of_base(info.base), "recipe": dict(info.recipe)}
+    return json.dumps({**header, "tensor_hash": tensor_hash}, default=str)
+
+
+def info_from(text: str, path: Path) -> tuple[ConceptInfo, str]:
+    """The info and the tensor hash of a header; ConceptFileError when anything in it is not what it should be."""
+    try:
+        header = json.loads(text)
+        version = _is(header, "format", int)
+        if version != FORMAT:
+            raise ConceptFileError(
+                f"The concept file '{path}' has format {version}; this version of Concept Loom reads format {FORMAT}. "
+                "Update Concept Loom."
+            )
+        return _info(header), _is(header, "tensor_hash", str)
+    except ConceptFileError:
+        raise
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise damaged(path, f"its header is not what Concept Loom writes ({error})") from error
+
+
+def _info(header: Mapping[str, object]) -> ConceptInfo:
+    texts = {name: _is(header, name, str) for name in TEXTS if name in header or name in _required()}
+    numbers = {name: _number(header, name, kind) for name, kind in NUMBERS.items() if name in header}
+    scores = _is(header, "scores", dict) if "scores" in header else {}
+    info = ConceptInfo(base=_base(_is(header, "base", dict)), **texts, **numbers)
+    _sane(info)
+    return replace(
+        info,
+        scores={str(name): _number(scores, name, float) for name in scores},
+        recipe=_is(header, "recipe", dict) if "recipe" in header else {},
+    )
+
+
+def _sane(info: ConceptInfo) -> None:
+    if info.role not in ROLES:
+        raise ValueError(f"the role '{info.role}' is none of {', '.join(ROLES)}")
+    if not info.placeholder or any(char in "<>" or char.isspace() for char in info.placeholder):
+        raise ValueError(f"'{info.placeholder}' is no placeholder")
+    if not 1 <= info.slots <= MOST_SLOTS:
+        raise ValueError(f"the phrase '{info.phrase[:40]}' has {info.slots} slots")
+
+
+def _of_base(base: Base) -> dict[str, object]:
+    sites = [[*shape.site, shape.width, shape.context, shape.heads] for shape in base.sites]
+    own = {field.name: getattr(base, field.name) for field in fields(base)}
+    return {**own, "encoders": [[key, width] for key, width in base.encoders.items()], "sites": sites}
+
+
+def _base(header: Mapping[str, object]) -> Base:
+    sites = _is(header, "sites", list)
+    if len(sites) > MOST_SITES:
+        raise ValueError(f"{len(sites)} sites")
+    return Base(
+        family=_is(header, "family", str),
+        context_width=_width(header["context_width"]),
+        encoders={_text(key): _width(width) for key, width in _is(header, "encoders", list)},
+        sites=tuple(_site(*site) for site in sites),
+        prediction=_is(header, "prediction", str),
+        fingerprint=_is(header, "fingerprint", str),
+        name=_is(header, "name", str) if "name" in header else "",
+    )
+
+
+def _site(block: object, number: object, index: object, width: object, context: object, heads: object) -> SiteShape:
+    site = Site.parse(f"{block}.{number}.{index}")
+    return SiteShape(site, _width(width), _width(context), _width(heads))
+
+
+def _required() -> set[str]:
+    return {
+        field.name for field in fields(ConceptInfo) if field.default is MISSING and field.default_factory is MISSING
+    }
+
+
+def _is(header: Mapping[str, object], name: str, kind: type):
+    value = header[name]
+    if type(value) is not kind or (kind is str and len(value) > LONGEST):
+        raise TypeError(f"'{name}' is no {kind.__name__}")
+    return value
+
+
+def _number(header: Mapping[str, object], name: str, kind: type):
+    value = header[name]
+    if isinstance(value, bool) or not isinstance(value, (int, kind)) or not math.isfinite(value):
+        raise TypeError(f"'{name}' is no finite number")
+    return kind(value)
+
+
+def _width(value: object) -> int:
+    if type(value) is not int or not 0 < value <= WIDEST:
+        raise ValueError(f"{value} is no width")
+    return value
+
+
+def _text(value: object) -> str:
+    if type(value) is not str or not 0 < len(value) <= 64:
+        raise ValueError(f"{value} is no encoder")
+    return value
