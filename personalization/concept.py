@@ -54,6 +54,8 @@ class ConceptInfo:
     author: str = ""
     note: str = ""
     strength: float = 1.0  # the recommended one
+    key: str = ""  # of what it was learned from and how; empty where learning was stopped early
+    losses: tuple[float, ...] = ()  # of training, evenly thinned
 
     @property
     def slots(self) -> int:

@@ -16,7 +16,10 @@ KEY = "concept_loom"
 FORMAT = 1
 WIDEST, MOST_SITES, MOST_SLOTS, LONGEST = 1 << 16, 4096, 64, 1 << 16
 
-TEXTS = ("name", "placeholder", "phrase", "class_word", "role", "method", "data_hash", "license", "author", "note")
+TEXTS = (
+    *("name", "placeholder", "phrase", "class_word", "role", "method"),
+    *("data_hash", "license", "author", "note", "key"),
+)
 NUMBERS = {"seed": int, "steps": int, "strength": float}
 
 
@@ -48,12 +51,14 @@ def _info(header: Mapping[str, object]) -> ConceptInfo:
     texts = {name: _is(header, name, str) for name in TEXTS if name in header or name in _required()}
     numbers = {name: _number(header, name, kind) for name, kind in NUMBERS.items() if name in header}
     scores = _is(header, "scores", dict) if "scores" in header else {}
+    losses = _is(header, "losses", list) if "losses" in header else []
     info = ConceptInfo(base=_base(_is(header, "base", dict)), **texts, **numbers)
     _sane(info)
     return replace(
         info,
         scores={str(name): _number(scores, name, float) for name in scores},
         recipe=_is(header, "recipe", dict) if "recipe" in header else {},
+        losses=tuple(_finite(loss, "losses", float) for loss in losses[:LONGEST]),
     )
 
 
@@ -106,7 +111,10 @@ def _is(header: Mapping[str, object], name: str, kind: type):
 
 
 def _number(header: Mapping[str, object], name: str, kind: type):
-    value = header[name]
+    return _finite(header[name], name, kind)
+
+
+def _finite(value: object, name: str, kind: type):
     if isinstance(value, bool) or not isinstance(value, (int, kind)) or not math.isfinite(value):
         raise TypeError(f"'{name}' is no finite number")
     return kind(value)

@@ -9,12 +9,15 @@ import comfy.model_patcher
 import torch
 
 
-def fingerprint_of(model: comfy.model_patcher.ModelPatcher) -> str:
-    """A hash of the denoiser's weights and LoRA-style patches from a few values of each: seconds for SDXL."""
+def fingerprint_of(model: comfy.model_patcher.ModelPatcher, part: str = "diffusion_model") -> str:
+    """A hash of the part's weights and LoRA-style patches from a few values of each: seconds for SDXL.
+
+    `part` is the denoiser, or "" for all that a CLIP's or VAE's patcher holds.
+    """
     digest = hashlib.blake2b(digest_size=16)
     backup = model.backup
-    for name, weight in sorted(model.model.diffusion_model.state_dict().items()):
-        key = f"diffusion_model.{name}"
+    for name, weight in sorted(model.model.get_submodule(part).state_dict().items()):
+        key = f"{part}.{name}" if part else name
         _sample(digest, name, backup[key].weight if key in backup else weight)
     for key, patches in sorted(model.patches.items()):
         digest.update(key.encode())

@@ -1,0 +1,41 @@
+"""The library: concept files in folders, found again by what they were learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from .checkpoint import read_info
+from .refusal import ConceptFileError
+
+SUFFIX = ".safetensors"
+
+
+def learned_before(key: str, folders: Iterable[Path]) -> Path | None:
+    """The first file whose learning had this key."""
+    files = (file for folder in folders for file in sorted(folder.rglob(f"*{SUFFIX}")))
+    return next((file for file in files if key_of(file) == key), None)
+
+
+def key_of(file: Path) -> str:
+    """The learning key in a file's header; empty for other files and for learning that was stopped early."""
+    with suppress(ConceptFileError, OSError):
+        state = file.stat()
+        return _key(file, state.st_mtime_ns, state.st_size)
+    return ""
+
+
+@lru_cache(maxsize=4096)
+def _key(file: Path, changed: int, size: int) -> str:
+    return read_info(file).key
+
+
+def free_path(folder: Path, name: str) -> Path:
+    """`folder/name.safetensors`, numbered where that is taken; folders on the way are made."""
+    path, number = folder / f"{name}{SUFFIX}", 2
+    while path.exists():
+        path, number = folder / f"{name}_{number}{SUFFIX}", number + 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
