@@ -86,9 +86,8 @@ def warm_then_decay(peak: float, total: int, warm: int = 200, cooldown: float = 
 
 def report(label: str, losses: Iterator[float], every: int = 50) -> None:
     """Print the running mean of the losses and the pace."""
-    began, mean, count = time.monotonic(), 0.0, 0
-    for loss in losses:
-        count += 1
+    began, mean = time.monotonic(), 0.0
+    for count, loss in enumerate(losses, 1):
         mean += loss
         if count % every == 0:
             pace = count / (time.monotonic() - began)

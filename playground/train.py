@@ -1,0 +1,63 @@
+"""`python dev.py train`: the playground's weights from nothing but seeds. Stop it anywhere; it goes on from there."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from comfy.clip_model import CLIPTextModel
+from comfy.ldm.models.autoencoder import AutoencoderKL
+from torch import Tensor
+
+from .model import AUTOENCODER, CHANNELS, TEXT, read_weights, unpacked
+from .training import autoencoder, unet, vision_text
+from .training.pictures import Pictures, pictures
+
+PICTURES, VAE_STEPS, TEXT_STEPS, UNET_STEPS = 120_000, 2400, 1500, 8000
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="train", description=__doc__)
+    parser.add_argument("--cache", type=Path, required=True, help="pictures, optimiser states; not in the repository")
+    parser.add_argument("--weights", type=Path, required=True, help="where the finished weights go")
+    parser.add_argument("--pictures", type=int, default=PICTURES)
+    parser.add_argument("--vae-steps", type=int, default=VAE_STEPS)
+    parser.add_argument("--text-steps", type=int, default=TEXT_STEPS)
+    parser.add_argument("--unet-steps", type=int, default=UNET_STEPS)
+    wanted = parser.parse_args(argv)
+    wanted.weights.mkdir(parents=True, exist_ok=True)
+    data = pictures(wanted.cache, wanted.pictures)
+    if not (wanted.weights / "vae.safetensors").exists():
+        autoencoder.train(data.images, wanted.vae_steps, wanted.cache, wanted.weights)
+    ids = vision_text.token_ids(data.captions)
+    if not (wanted.weights / "text.safetensors").exists():
+        vision_text.train(data, ids, wanted.text_steps, wanted.cache, wanted.weights)
+    train_unet(data, ids, wanted)
+
+
+def train_unet(data: Pictures, ids: Tensor, wanted: argparse.Namespace) -> None:
+    latents = encoded(data.images, wanted.cache / "latents.pt", wanted.weights)
+    empty = vision_text.token_ids([[""]])[0, 0].long()
+    run = unet.train(latents, ids, text_encoder(wanted.weights), empty, wanted.unet_steps, wanted.cache)
+    unet.save(run.weights(), wanted.weights)
+
+
+def text_encoder(weights: Path) -> CLIPTextModel:
+    import comfy.ops
+
+    text = CLIPTextModel(dict(TEXT), torch.float32, "cpu", comfy.ops.disable_weight_init)
+    state = unpacked(read_weights(weights, "text"))
+    text.load_state_dict({name.removeprefix("transformer."): value for name, value in state.items()})
+    return text.requires_grad_(False).eval()
+
+
+def encoded(images: Tensor, path: Path, weights: Path) -> Tensor:
+    """The pictures' latents, kept on disk until their number changes."""
+    kept = torch.load(path, weights_only=True) if path.exists() else torch.empty(0)
+    if len(kept) != len(images):
+        vae = AutoencoderKL(ddconfig=dict(AUTOENCODER), embed_dim=CHANNELS)
+        vae.load_state_dict(read_weights(weights, "vae"))
+        kept = autoencoder.encode(vae, images)
+        torch.save(kept, path)
+    return kept

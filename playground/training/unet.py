@@ -1,0 +1,67 @@
+"""Stage 4: the denoiser. v-prediction on SD's own schedule, min-SNR weights, one caption in ten left empty."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from comfy.clip_model import CLIPTextModel
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..model import initialise, new_unet
+from .attention import explicit_attention
+from .state import Run, report, warm_then_decay
+
+BATCH = 128
+DROPPED = 0.1
+GAMMA = 5.0  # min-SNR, Hang et al. 2023 (arXiv 2303.09556)
+SHARD_BYTES = 12 * 2**20
+ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)  # SD's scaled-linear betas
+
+
+def train(latents: Tensor, ids: Tensor, text: CLIPTextModel, empty: Tensor, steps: int, cache: Path) -> Run:
+    """`latents` (n, c, h, w) fp16; `ids` (n, captions, 77); `empty` (77,) the ids of an empty prompt."""
+    generator = torch.Generator().manual_seed(13)
+    unet = new_unet()
+    initialise(unet, generator)
+    optimiser = torch.optim.AdamW(unet.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-2)
+    run = Run(cache / "unet.pt", unet, optimiser, generator, decay=0.9995)
+
+    def loss(step: int) -> Tensor:
+        picked = torch.randint(len(latents), (BATCH,), generator=generator)
+        spoken = torch.randint(ids.shape[1], (BATCH,), generator=generator)
+        asked = ids[picked, spoken].long()
+        asked[torch.rand(BATCH, generator=generator) < DROPPED] = empty
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                context = text(input_tokens=asked)[0]
+            return denoising_loss(unet, latents[picked].float(), context, generator)
+
+    report("unet", run.steps(steps, warm_then_decay(1e-3, steps, cooldown=0.35), loss))
+    return run
+
+
+def denoising_loss(unet: UNetModel, x0: Tensor, context: Tensor, generator: torch.Generator) -> Tensor:
+    """min(snr, gamma) / (snr + 1) (v - v_hat)^2 with v = sqrt(a) eps - sqrt(1 - a) x0 (arXiv 2202.00512)."""
+    t = torch.randint(1000, (len(x0),), generator=generator)
+    a = ALPHAS[t].view(-1, 1, 1, 1)
+    noise = torch.randn(x0.shape, generator=generator)
+    noised = a.sqrt() * x0 + (1 - a).sqrt() * noise
+    options = {"optimized_attention_override": explicit_attention}
+    v_hat = unet(noised, t.float(), context, transformer_options=options).float()
+    snr = a / (1 - a)
+    weight = snr.clamp(max=GAMMA) / (snr + 1)
+    return (weight * (a.sqrt() * noise - (1 - a).sqrt() * x0 - v_hat) ** 2).mean() * 3
+
+
+def save(state: dict[str, Tensor], weights: Path) -> None:
+    """fp16 shards `unet.safetensors`, `unet-2.safetensors`, ... each well below what a repository likes."""
+    shards: list[dict[str, Tensor]] = [{}]
+    for name, value in state.items():
+        if sum(t.numel() * 2 for t in shards[-1].values()) + value.numel() * 2 > SHARD_BYTES:
+            shards.append({})
+        shards[-1][name] = value.half().contiguous()
+    for number, shard in enumerate(shards, 1):
+        save_file(shard, weights / ("unet.safetensors" if number == 1 else f"unet-{number}.safetensors"))
