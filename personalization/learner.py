@@ -148,7 +148,7 @@ class _Run:
             while self.state.step < end:
                 if self.task.interrupted():
                     return False
-                self.step(stage.learning_rate * _factor(self.recipe, self.state.step - first, end - first))
+                self.step(stage.learning_rate * self.recipe.pace(self.state.step - first, end - first))
             first = end
         self.check()
         return True
@@ -280,13 +280,3 @@ def _starting_state(task: LearnTask) -> LearnState:
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-
-
-def _factor(recipe: Recipe, step: int, steps: int) -> float:
-    """The share of the learning rate at `step` of a stage: linear warm-up, then constant or half a cosine."""
-    warm = max(1, round(recipe.warmup * steps))
-    if step < warm:
-        return (step + 1) / warm
-    if recipe.schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))

@@ -73,6 +73,15 @@ class Recipe:
             ends.append(round(self.steps * done / total))
         return tuple(ends)
 
+    def pace(self, step: int, steps: int) -> float:
+        """Share of the learning rate at `step` of a stage's `steps`: linear warm-up, then constant or half a cosine."""
+        warm = max(1, round(self.warmup * steps))
+        if step < warm:
+            return (step + 1) / warm
+        if self.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
     def check_every(self, held_samples: int) -> int:
         """Steps between held-out checks of `held_samples` predictions, so that they cost at most CHECK_SHARE."""
         cost = held_samples * FORWARD_COST / self.batch_size  # in steps

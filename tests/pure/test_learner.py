@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from concept_loom.personalization.batch import draw, training_texts
+from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.learned import Held, LearningDiverged, Preview, Step, told
 from concept_loom.personalization.learner import LearnTask, learn
 from concept_loom.personalization.methods import Beginning, start
@@ -39,6 +41,28 @@ def test_the_same_seed_gives_the_same_tensors_and_another_seed_others() -> None:
     one, again, other = (learn(task(seed=seed)).concept for seed in (1, 1, 2))
     assert one.hash == again.hash
     assert one.hash != other.hash
+
+
+def test_the_loop_is_adamw_on_the_denoising_loss_and_nothing_else() -> None:
+    recipe = replace(ROWS, steps=6, schedule="cosine", warmup=0.3, weight_decay=0.1, min_snr=5.0)
+    one = task(recipe, latents=toy_latents(held_out=0), seed=4)
+    tensors = {name: tensor.clone() for name, tensor in one.concept.tensors().items()}
+    rows = [tensor.requires_grad_() for name, tensor in tensors.items() if name.startswith("context_rows.")]
+    optimizer, generator = torch.optim.AdamW(rows, weight_decay=0.1), torch.Generator().manual_seed(4)
+    composition = (PlacedConcept(one.concept.with_tensors(tensors)),)
+    texts = tuple(training_texts(one.latents.captions, recipe.templates, "mug", "mug"))
+    for step in range(6):
+        batch = draw(one.latents, recipe, texts, generator)
+        sigma = one.denoiser.sigma_at(batch.percent)
+        contexts = [one.prompt_encoder.encode(text, composition) for text in batch.texts]
+        noised = one.denoiser.add_noise(batch.x0, sigma, batch.noise)
+        denoised = one.denoiser.predict(noised, sigma, contexts, composition)
+        optimizer.param_groups[0]["lr"] = 3e-2 * recipe.pace(step, 6)
+        optimizer.zero_grad()
+        ((denoised - batch.x0).square().mean((1, 2, 3)) * (sigma**-2).clamp(max=5)).mean().backward()
+        optimizer.step()
+    for name, tensor in learn(one).concept.tensors().items():
+        torch.testing.assert_close(tensor, tensors[name].detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_budget_in_seconds_records_its_steps_and_they_repeat_it() -> None:
@@ -92,6 +116,7 @@ def test_asking_to_stop_returns_the_best_so_far() -> None:
     one = task(interrupted=lambda: len(steps) >= 15)
     learned = learn(one, lambda event: steps.append(event.step) if isinstance(event, Step) else None)
     assert len(learned.losses) == 15 and not learned.finished
+    assert learned.held[-1].step == 15
     assert learned.concept.info.scores["held_out"] < 1
     assert learned.concept.hash != one.concept.hash
     assert "15 of 40" in learned.sentence

@@ -6,11 +6,11 @@ import zlib
 from collections.abc import Sequence
 
 import torch
-from concept_loom.personalization.attention import Call, Chunk, RowCache, edited, planned
 from concept_loom.personalization.augment import TrainingLatents
-from concept_loom.personalization.composition import Composition
+from concept_loom.personalization.composition import Composition, PlacedConcept
 from concept_loom.personalization.concept import Base
 from concept_loom.personalization.denoiser import Context, Slots
+from concept_loom.personalization.parts.context_rows import ContextRows, lerp_rows
 from concept_loom.personalization.prompt import SLOT, occurrences
 from concept_loom.personalization.sites import Site, SiteShape
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from torch.nn import functional as F
 WIDTH, CHANNELS, SIDE, HEADS = 32, 4, 4, 2
 ENCODERS = {"l": 10, "g": 14}  # two, with their own channels, as in SDXL
 CONTEXT = sum(ENCODERS.values())
-SPANS = {"l": slice(0, 10), "g": slice(10, 24)}
 SITES = (Site("input", 1, 0), Site("middle", 0, 0), Site("output", 3, 0))
 BASE = Base("Playground", CONTEXT, ENCODERS, tuple(SiteShape(s, WIDTH, CONTEXT, HEADS) for s in SITES), "eps", "toy")
 
@@ -84,16 +83,32 @@ class ToyDenoiser:
         if broken and self.raises:
             raise self.raises
         context = torch.cat([one.tensor for one in contexts])  # (b, tokens, d); equal lengths only
-        plan = planned(composition, _call(contexts, sigma), SPANS, {})
-        per_site = [edited(context, site, plan, RowCache()) for site in SITES]
+        per_site = [_edited(context, site, contexts, composition) for site in SITES]
         scale = sigma.view(-1, 1, 1, 1)
         eps = self.net(noised / (scale**2 + 1).sqrt(), per_site)
         return noised - scale * eps * (torch.nan if broken else 1.0)
 
 
-def _call(contexts: Sequence[Context], sigma: Tensor) -> Call:
-    chunks = (Chunk(i, 1, one.slots, one.tensor.shape[1]) for i, one in enumerate(contexts))
-    return Call(tuple(chunks), contexts[0].tensor.shape[1], sigma)
+def _edited(context: Tensor, site: Site, contexts: Sequence[Context], composition: Composition) -> Tensor:
+    """Context rows only, at strength 1; both encoders have the same row numbers here."""
+    for placed in composition:
+        for part in placed.concept.parts:
+            batch, token, slot = _places(placed, contexts)
+            if isinstance(part, ContextRows) and site in part.rows and batch:
+                rows = part.rows[site][slot]  # (k, d)
+                context = lerp_rows(context, torch.tensor(batch), torch.tensor(token), rows, torch.ones(len(rows), 1))
+    return context
+
+
+def _places(placed: PlacedConcept, contexts: Sequence[Context]) -> tuple[list[int], list[int], list[int]]:
+    found = [
+        (sample, row, number % placed.concept.info.slots)
+        for sample, one in enumerate(contexts)
+        for slots in one.slots
+        if slots.word == placed.word
+        for number, row in enumerate(slots.rows["l"])
+    ]
+    return [place[0] for place in found], [place[1] for place in found], [place[2] for place in found]
 
 
 class ToyPromptEncoder:
@@ -125,11 +140,11 @@ class ToyPromptEncoder:
         words = [word.removeprefix("<").removesuffix(">") if word[0] == "<" else f"_{word}" for word in text.split()]
         return (words + ["_"] * self.tokens)[: self.tokens]
 
-    def _slots(self, word: str, placed: object, words: list[str]) -> Slots:
+    def _slots(self, word: str, placed: PlacedConcept, words: list[str]) -> Slots:
         rows = tuple(i for i, one in enumerate(words) if one == word)
         return Slots(word, placed.concept.hash, dict.fromkeys(ENCODERS, rows), (1.0,))
 
-    def _encoded(self, key: str, words: list[str], placed: dict[str, object]) -> Tensor:
+    def _encoded(self, key: str, words: list[str], placed: dict[str, PlacedConcept]) -> Tensor:
         seen: dict[str, int] = {}
         vectors = []
         for word in words:
