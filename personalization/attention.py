@@ -17,6 +17,7 @@ from torch import Tensor
 from .composition import Composition, PlacedConcept
 from .denoiser import Slots
 from .parts.context_rows import ContextRows, lerp_rows
+from .regions import Box, Seen, Twins, twins_of
 from .sites import Site
 
 
@@ -27,7 +28,7 @@ class Chunk(NamedTuple):
     size: int
     slots: tuple[Slots, ...]
     length: int
-    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)  # top, left, bottom, right of the picture
+    box: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 class Call(NamedTuple):
@@ -57,26 +58,32 @@ class Window(NamedTuple):
     end: float
 
 
-Plan = tuple[Places, ...]
+class Plan(NamedTuple):
+    """What one model call needs to know at its sites."""
+
+    everywhere: tuple[Places, ...] = ()
+    regional: tuple[Places, ...] = ()
+    twins: Twins | None = None  # of the regional ones
+
+    @property
+    def words(self) -> set[str]:
+        return {places.placed.word for places in (*self.everywhere, *self.regional)}
 
 
 def planned(composition: Composition, call: Call, spans: Mapping[str, slice], windows: Mapping[str, Window]) -> Plan:
     """Where and how strongly every concept acts in this call; `spans` are the encoders' channels of the context."""
-    plan: list[Places] = []
-    for placed in composition:
-        for encoders in _together(placed.word, call.chunks, spans):
-            entries = _entries(placed, call, encoders[0])
-            if entries:
-                plan.append(_places(placed, entries, _joined([spans[key] for key in encoders]), call, windows))
-    return tuple(plan)
+    everywhere = _all_places([placed for placed in composition if placed.region is None], call, spans, windows)
+    inside = [placed for placed in composition if placed.region is not None]
+    regional = _all_places(inside, call, spans, windows)
+    return Plan(everywhere, regional, _twins(inside, call) if regional else None)
 
 
-def edited(context: Tensor, site: Site, plan: Iterable[Places], rows: RowCache) -> Tensor:
+def edited(context: Tensor, site: Site, places: Iterable[Places], rows: RowCache) -> Tensor:
     """The context (b, tokens, d) that this site reads: every planned concept's rows drawn in."""
-    for places in plan:
-        for part in places.placed.concept.parts:
+    for one in places:
+        for part in one.placed.concept.parts:
             if isinstance(part, ContextRows) and site in part.rows:
-                context = _drawn_in(context, part.rows[site], places, rows)
+                context = _drawn_in(context, part.rows[site], one, rows)
     return context
 
 
@@ -104,6 +111,32 @@ def _drawn_in(context: Tensor, master: Tensor, places: Places, cache: RowCache) 
     part = lerp_rows(context[..., places.channels], places.batch, places.token, rows, places.u)
     left, right = context[..., : places.channels.start], context[..., places.channels.stop :]
     return torch.cat((left, part, right), dim=-1)
+
+
+def _all_places(
+    composition: Iterable[PlacedConcept], call: Call, spans: Mapping[str, slice], windows: Mapping[str, Window]
+) -> tuple[Places, ...]:
+    return tuple(
+        _places(placed, entries, _joined([spans[key] for key in encoders]), call, windows)
+        for placed in composition
+        for encoders in _together(placed.word, call.chunks, spans)
+        if (entries := _entries(placed, call, encoders[0]))
+    )
+
+
+def _twins(composition: Sequence[PlacedConcept], call: Call) -> Twins:
+    regions: list[tuple[Tensor, Box]] = []
+    seen: set[Seen] = set()
+    for placed in composition:
+        for chunk in call.chunks:
+            rows = {
+                row for slots in chunk.slots if slots.word == placed.word for own in slots.rows.values() for row in own
+            }
+            copies = [row + copy for row in sorted(rows) for copy in range(0, call.tokens, chunk.length)]
+            samples = range(chunk.start, chunk.start + chunk.size)
+            seen |= {Seen(sample, row, len(regions)) for sample in samples for row in copies}
+            regions.append((placed.region, chunk.box))
+    return twins_of(sorted(seen), call.sigma.shape[0], regions, call.sigma.device)
 
 
 def _together(word: str, chunks: Sequence[Chunk], spans: Mapping[str, slice]) -> list[list[str]]:

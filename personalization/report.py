@@ -21,8 +21,9 @@ class Run:
     lost: set[str] = field(default_factory=set)  # ... whose rows a node has changed since
     woven: bool = False  # a conditioning of a woven CLIP arrived
 
-    def note(self, places: Mapping[str, set[Site]], word: str, site: Site) -> None:
-        places.setdefault(word, set()).add(site)
+    def note(self, what: str, word: str, site: Site) -> None:
+        """`what` is "acted" or "placeless"."""
+        getattr(self, what).setdefault(word, set()).add(site)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,11 @@ def _did(word: str, acted: int, sites: int, placeless: int) -> str:
     if not sites:
         return "{word} acted through its embedding; it has no part in the denoiser."
     did = f"{{word}} acted at {acted} of {sites} sites."
-    return f"{did} Another pack owns {placeless} of them; its region does not hold there." if placeless else did
+    return (
+        f"{did} Another pack owns {placeless} of them; it does not act there, for its region could not hold."
+        if placeless
+        else did
+    )
 
 
 _WHY = {

@@ -16,6 +16,7 @@ from .concept_clip import KEY
 from .family import base_of
 from .hearing import WHOLE, Heard
 from .patch import Loom, edit_context, plan_call
+from .small_attention import small_attention
 
 
 class Backbone:
@@ -88,6 +89,8 @@ def _options(patcher: comfy.model_patcher.ModelPatcher) -> dict[str, object]:
     wrappers = copy_nested_dicts(patcher.wrappers)
     wrappers.setdefault(WrappersMP.APPLY_MODEL, {})[KEY] = [plan_call]
     patches = options.setdefault("patches", {})
+    if patcher.load_device.type == "cpu":
+        options.setdefault("optimized_attention_override", small_attention)
     others = [patch for patch in patches.get("attn2_patch", []) if patch is not edit_context]
     patches["attn2_patch"] = [*others, edit_context]
     return {**options, "wrappers": wrappers}

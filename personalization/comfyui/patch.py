@@ -14,7 +14,7 @@ import comfy.model_patcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
-from ..attention import Call, Chunk, Plan, RowCache, Window, edited, planned
+from ..attention import Call, Chunk, Places, Plan, RowCache, Window, edited, planned
 from ..composition import Composition, PlacedConcept, woven
 from ..concept import Base
 from ..fit import fits
@@ -24,6 +24,7 @@ from .concept_clip import KEY
 from .encoders import channel_spans
 from .family import base_of
 from .hearing import Heard, heard_in
+from .regional_attention import RegionalAttention, Widened
 
 log = logging.getLogger("concept_loom")
 
@@ -42,7 +43,9 @@ class Loom:
     listeners: Mapping[str, Listener] = field(default_factory=dict)  # word -> who asked to be told
     run: Run | None = None  # while sampling
     heard: Mapping[tuple[int, object], Heard] = field(default_factory=dict)  # (list index, uuid) -> conditioning
-    plan: Plan = ()  # while a model call runs
+    plan: Plan | None = None  # while a model call runs
+    attention: RegionalAttention | None = None  # ... in which a concept has a region
+    owned: frozenset[object] = frozenset()  # attn2 keys, (block, number) or with an index, that others replace
     cache: RowCache = field(default_factory=RowCache)
 
     def with_concepts(self, composition: Composition, listener: Listener | None) -> Loom:
@@ -93,19 +96,42 @@ def edit_context(n: Tensor, context: Tensor, value: Tensor, extra: dict[str, obj
     if not loom or not loom.plan or "block" not in extra:
         return n, context, value
     site = Site(*extra["block"], extra.get("block_index", 0))
-    new = edited(context, site, loom.plan, loom.cache)
-    if new is context:
-        return n, context, value
-    _note(loom, site)
     apart = value is not context and value.shape == context.shape
-    return n, new, edited(value, site, loom.plan, loom.cache) if apart else new
+    new = _edited(context, site, loom)
+    value = _edited(value, site, loom) if apart else new
+    if loom.plan.twins is None:
+        return n, new, value
+    grid = tuple(extra["activations_shape"][-2:])
+    if loom.owned & {extra["block"], tuple(site)} or grid[0] * grid[1] != n.shape[1]:
+        _note(loom.run, "placeless", site, loom.plan.regional)
+        return n, new, value
+    return n, *_widened(new, value, site, grid, loom)
 
 
-def _note(loom: Loom, site: Site) -> None:
-    if loom.run is not None:
-        for places in loom.plan:
-            if any(site in part.sites for part in places.placed.concept.parts):
-                loom.run.note(loom.run.acted, places.placed.word, site)
+def _edited(context: Tensor, site: Site, loom: Loom) -> Tensor:
+    new = edited(context, site, loom.plan.everywhere, loom.cache)
+    if new is not context:
+        _note(loom.run, "acted", site, loom.plan.everywhere)
+    return new
+
+
+def _widened(context: Tensor, value: Tensor, site: Site, grid: tuple[int, int], loom: Loom) -> tuple[Tensor, Tensor]:
+    """Context and value with the regional concepts' rows behind them, and the attention told how to see them."""
+    twins, regional = loom.plan.twins, loom.plan.regional
+    new = edited(context, site, regional, loom.cache)
+    if new is context:
+        return context, value
+    tokens = context.shape[1]
+    loom.attention.expected = Widened(twins.bias(grid, tokens, context), twins.touched, twins.rest, tokens)
+    _note(loom.run, "acted", site, regional)
+    wide = twins.widen(context, new)
+    return wide, wide if value is context else twins.widen(value, edited(value, site, regional, loom.cache))
+
+
+def _note(run: Run | None, what: str, site: Site, places: tuple[Places, ...]) -> None:
+    for one in places if run is not None else ():
+        if any(site in part.sites for part in one.placed.concept.parts):
+            run.note(what, one.placed.word, site)
 
 
 def open_run(
@@ -150,8 +176,17 @@ def plan_call(
         call = Call(_chunks(loom, options, x.shape[0]), c_crossattn.shape[1], t)
         windows = _windows(loom.composition, executor.class_obj.model_sampling)
         plan = planned(loom.composition, call, channel_spans(loom.base.encoders), windows)
-        options = {**options, KEY: replace(loom, plan=plan)}
+        options = _with_plan(options, loom, plan)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def _with_plan(options: dict[str, object], loom: Loom, plan: Plan) -> dict[str, object]:
+    if plan.twins is None:
+        return {**options, KEY: replace(loom, plan=plan)}
+    attention = RegionalAttention(options.get("optimized_attention_override"))
+    owned = frozenset(options.get("patches_replace", {}).get("attn2", {}))
+    loom = replace(loom, plan=plan, attention=attention, owned=owned)
+    return {**options, KEY: loom, "optimized_attention_override": attention}
 
 
 WRAPPERS = {

@@ -1,0 +1,105 @@
+"""What is on the canvas: the MODEL, CLIP and VAE that a concept is learned with; they must belong together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import comfy.model_management as host
+import comfy.model_patcher
+import comfy.sd
+import torch
+from torch import Tensor
+
+from ..augment import TrainingLatents, training_latents
+from ..concept import Base
+from ..dataset import ConceptDataset
+from ..recipe import Recipe
+from .encoders import encoders_of
+from .family import base_of
+from .fingerprint import fingerprint_of
+
+SIDES = {"Playground": 64, "SD 1.5": 512, "SD 2": 768, "SDXL": 1024}  # pixels that each family was trained at
+
+
+class Canvas(NamedTuple):
+    model: comfy.model_patcher.ModelPatcher
+    clip: comfy.sd.CLIP
+    vae: comfy.sd.VAE
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's file name, where a core loader has noted it."""
+        noted = self.model.cached_patcher_init
+        first = noted[1][0] if noted and noted[1] else ""
+        return Path(first).name if isinstance(first, str) and Path(first).suffix else ""
+
+    @property
+    def fingerprints(self) -> list[str]:
+        parts = [fingerprint_of(self.clip.patcher, ""), fingerprint_of(self.vae.patcher, "")]
+        return [fingerprint_of(self.model), *parts, str(self.clip.layer_idx)]
+
+    def base(self) -> Base:
+        """ValueError where the three do not belong together."""
+        base = base_of(self.model, self.name)
+        refuse_other_clip(self.clip, base)
+        _refuse_other_vae(self.vae, self.model)
+        return base
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """(n, h, w, 3) in 0..1 -> latents as the denoiser sees them."""
+        host.throw_exception_if_processing_interrupted()
+        return self.model.model.process_latent_in(self.vae.encode(pixels))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents as the denoiser sees them -> (n, h, w, 3) in 0..1, on the CPU."""
+        return self.vae.decode(self.model.model.process_latent_out(latents)).cpu()
+
+    def has_room_to_decode(self, shape: torch.Size) -> bool:
+        """Whether the VAE can be loaded without pushing out the model that is being trained."""
+        device = self.vae.patcher.load_device
+        if host.is_device_cpu(device):
+            return True
+        needed = self.vae.patcher.model_size() + self.vae.memory_used_decode(shape, self.vae.vae_dtype)
+        return host.get_free_memory(device) > 1.2 * needed + host.minimum_inference_memory()
+
+
+def size_for(base: Base) -> tuple[int, int]:
+    side = 512 if base.family == "SD 2" and base.prediction == "eps" else SIDES[base.family]
+    return side, side
+
+
+@torch.no_grad()
+def latents_of(canvas: Canvas, dataset: ConceptDataset, recipe: Recipe, base: Base, seed: int) -> TrainingLatents:
+    return training_latents(dataset, size_for(base), recipe.augmentation, seed, canvas.encode)
+
+
+def learning_key(canvas: Canvas, dataset: ConceptDataset, recipe: Recipe, words: tuple[str, str], seed: int) -> str:
+    """SHA-256 of all that decides the tensors; `words` are class word and role."""
+    decisive = [dataset.hash, canvas.fingerprints, recipe.as_header(), words, seed]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def refuse_other_clip(clip: comfy.sd.CLIP, base: Base) -> None:
+    """ValueError for a CLIP of another family than `base`, or with other encoders than concepts know."""
+    widths = {key: encoder.width for key, encoder in encoders_of(clip).items()}
+    if widths != dict(base.encoders):
+        raise ValueError(
+            f"The CLIP has the text encoders {_listed(widths)}; the {base.family} model needs "
+            f"{_listed(base.encoders)}. Connect the CLIP of the model's own checkpoint."
+        )
+
+
+def _refuse_other_vae(vae: comfy.sd.VAE, model: comfy.model_patcher.ModelPatcher) -> None:
+    made, needed = vae.latent_channels, model.model.latent_format.latent_channels
+    if made != needed:
+        raise ValueError(
+            f"The VAE makes latents of {made} channels; the model needs {needed}. "
+            "Connect the VAE of the model's own checkpoint."
+        )
+
+
+def _listed(widths: dict[str, int] | object) -> str:
+    return ", ".join(f"{key} ({width})" for key, width in dict(widths).items())

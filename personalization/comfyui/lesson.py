@@ -1,0 +1,157 @@
+"""The lesson: from what is on the canvas, pictures and a wish to a concept that is on disk, and learned only once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import comfy.model_management as host
+import torch
+from torch import Tensor
+
+from ..checkpoint import load, save
+from ..concept import Base, Concept
+from ..dataset import ConceptDataset
+from ..doctor import examine
+from ..learned import Event, Learned
+from ..learner import LearnTask, learn
+from ..library import free_path, learned_before
+from ..methods import AUTO, Beginning, chosen, start
+from ..preview import preview
+from ..recipe import Recipe, recipe_for
+from ..thumbnail import jpeg_of, picture_from
+from .canvas import Canvas, latents_of, learning_key, size_for
+from .session import Session, training_session
+
+BUDGETS = {"fast": 1.0, "balanced": 2.0, "thorough": 4.0}  # of the recipe's steps or seconds
+PREVIEWS = 12
+CURVE = 500  # losses kept in the file
+
+Show = Callable[[Event, Callable[[Concept], Tensor | None]], None]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a designer asks for. 0 in `steps`, `learning_rate` and `batch_size` leaves them to the recipe."""
+
+    placeholder: str
+    class_word: str
+    role: str
+    method: str = AUTO
+    budget: str = "fast"
+    seed: int = 0
+    steps: int = 0
+    learning_rate: float = 0.0
+    batch_size: int = 0
+
+
+class Lesson(NamedTuple):
+    """`word` is the placeholder asked for; `picture` (1, h, w, 3) shows the concept; `sentences` say what happened."""
+
+    concept: Concept
+    word: str
+    picture: Tensor
+    path: Path
+    sentences: tuple[str, ...]
+
+
+def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence[Path], show: Show) -> Lesson:
+    """The concept found in `folders`, or learned now and written to the last of them.
+
+    `show` gets every event and a function that makes a picture (1, h, w, 3) of a concept, None when memory is short.
+    """
+    with torch.inference_mode(False):
+        base, wish = canvas.base(), replace(wish, placeholder=word_of(wish.placeholder))
+        recipe = recipe_of(wish, base.family, len(dataset.pictures))
+        words = (wish.class_word.strip(), wish.role)
+        key = learning_key(canvas, dataset, recipe, words, wish.seed)
+        found = learned_before(key, folders)
+        if found:
+            return _remembered(load(found), wish.placeholder, found)
+        learned, picture = _learned(canvas, dataset, base, recipe, wish, show)
+        concept = _finished(learned, key, picture)
+        path = free_path(folders[-1], wish.placeholder)
+        save(concept, path)
+        told = (learned.sentence, *_findings(dataset, base))
+        return Lesson(concept, wish.placeholder, picture_from(concept.thumbnail), path, told)
+
+
+def recipe_of(wish: Wish, family: str, pictures: int) -> Recipe:
+    """The method's own recipe, stretched by the budget and changed where the wish says so."""
+    recipe = recipe_for(chosen(wish.method, wish.role, pictures), family, wish.role)
+    factor = BUDGETS[wish.budget]
+    recipe = replace(recipe, steps=round(factor * recipe.steps), seconds=factor * recipe.seconds)
+    if wish.steps:
+        recipe = replace(recipe, steps=wish.steps, seconds=0.0)
+    if wish.learning_rate:
+        scale = wish.learning_rate / recipe.stages[0].learning_rate
+        stages = tuple(replace(stage, learning_rate=scale * stage.learning_rate) for stage in recipe.stages)
+        recipe = replace(recipe, stages=stages)
+    return replace(recipe, batch_size=wish.batch_size or recipe.batch_size)
+
+
+def word_of(placeholder: str) -> str:
+    """The word without its angle brackets; ValueError where a prompt could not hold it."""
+    word = placeholder.strip().removeprefix("<").removesuffix(">")
+    if not word or any(char in "<>" or char.isspace() for char in word):
+        raise ValueError(
+            f"The placeholder is '{placeholder}'; one word without spaces or angle brackets is needed. "
+            "Write mug for <mug>, red_mug for two words."
+        )
+    return word
+
+
+def _learned(
+    canvas: Canvas, dataset: ConceptDataset, base: Base, recipe: Recipe, wish: Wish, show: Show
+) -> tuple[Learned, Tensor | None]:
+    latents = latents_of(canvas, dataset, recipe, base, wish.seed)
+    template, shape = recipe.templates[0], latents.train.shape[1:]
+    with training_session(canvas.model, canvas.clip, name=canvas.name) as session:
+
+        def picture_of(concept: Concept) -> Tensor | None:
+            fits = canvas.has_room_to_decode(torch.Size((1, *shape)))
+            return _decoded(canvas, preview(*session, concept, template, shape)) if fits else None
+
+        learned = learn(
+            _task(session, start(_beginning(session, base, recipe, wish)), latents, recipe, wish.seed),
+            lambda event: show(event, picture_of),
+        )
+        last = None
+        with suppress(host.InterruptProcessingException):  # a second click must not lose what was learned
+            last = preview(*session, learned.concept, template, shape)
+    return learned, None if last is None else _decoded(canvas, last)
+
+
+def _task(session: Session, concept: Concept, latents: object, recipe: Recipe, seed: int) -> LearnTask:
+    stop = (host.InterruptProcessingException,)
+    denoiser, encoder = session
+    return LearnTask(denoiser, encoder, concept, latents, recipe, seed, PREVIEWS, interrupts=stop)
+
+
+def _beginning(session: Session, base: Base, recipe: Recipe, wish: Wish) -> Beginning:
+    return Beginning(session.encoder, base, recipe, wish.placeholder, wish.class_word, wish.role)
+
+
+def _decoded(canvas: Canvas, latents: Tensor) -> Tensor:
+    with torch.no_grad():
+        return canvas.decode(latents).float()
+
+
+def _finished(learned: Learned, key: str, picture: Tensor | None) -> Concept:
+    """A concept that was stopped early has no key: the same graph then learns it whole."""
+    losses = learned.losses[:: max(1, -(-len(learned.losses) // CURVE))]
+    info = replace(learned.concept.info, key=key if learned.finished else "", losses=losses)
+    return replace(learned.concept, info=info, thumbnail=b"" if picture is None else jpeg_of(picture))
+
+
+def _remembered(concept: Concept, word: str, path: Path) -> Lesson:
+    sentence = f"Learned before in {concept.info.steps} steps; taken from {path.name}, nothing was trained."
+    return Lesson(concept, word, picture_from(concept.thumbnail), path, (sentence,))
+
+
+def _findings(dataset: ConceptDataset, base: Base) -> tuple[str, ...]:
+    """What only the training size can tell; the dataset has told the rest."""
+    return tuple(found.sentence for found in examine(dataset, size_for(base)) if found.kind == "tiny")
