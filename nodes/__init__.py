@@ -1,0 +1,25 @@
+"""What a designer sees: one noun per file, a schema and a few lines per node."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+
+def node_classes() -> list[type[io.ComfyNode]]:
+    from . import folders
+    from .compose import ComposeConcepts, PlaceConcept
+    from .dataset import ConceptDatasetNode
+    from .files import LoadConcept, SaveConcept
+    from .learn import LearnConcept
+    from .playground import LoadPlaygroundModel
+
+    folders.register()
+    return [
+        LoadPlaygroundModel,
+        ConceptDatasetNode,
+        LearnConcept,
+        SaveConcept,
+        LoadConcept,
+        PlaceConcept,
+        ComposeConcepts,
+    ]

@@ -1,0 +1,186 @@
+"""Place Concept and Compose Concepts.
+
+One Autogrow grows sockets of a single type, and neither it nor the page (1.47) takes a group of inputs per socket
+(DynamicSlot). So how a concept is used is a node of its own, chained before Compose where it is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import comfy.model_patcher
+import comfy.sd
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..personalization.comfyui.canvas import refuse_other_clip
+from ..personalization.comfyui.concept_clip import weave_clip
+from ..personalization.comfyui.family import base_of
+from ..personalization.comfyui.patch import weave_model
+from ..personalization.composition import Composition, PlacedConcept, narrowed
+from ..personalization.concept import ROLES
+from ..personalization.fit import fits
+from .reports import teller
+from .sockets import CATEGORY, Concept
+
+AS_LEARNED = "as learned"
+MOST_CONCEPTS = 20
+STRENGTH = {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.05}
+PERCENT = {"min": 0.0, "max": 1.0, "step": 0.01}
+
+
+class PlaceConcept(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoom_PlaceConcept",
+            display_name="Place Concept",
+            category=CATEGORY,
+            description="How one concept is used: how strongly, as what, when and where. Goes before Compose Concepts.",
+            search_aliases=[
+                "concept strength",
+                "concept region",
+                "regional concept",
+                "mask concept",
+                "schedule concept",
+            ],
+            inputs=[
+                Concept.Input("concept", tooltip="From Learn Concept or Load Concept."),
+                io.Float.Input(
+                    "strength",
+                    **STRENGTH,
+                    tooltip="0: its class word alone, as if it had not been learned. 1: as learned. Higher insists on "
+                    "it and obeys the rest of the prompt less.",
+                ),
+                io.Combo.Input(
+                    "role",
+                    options=[AS_LEARNED, *ROLES],
+                    default=AS_LEARNED,
+                    tooltip="A concept that was learned as both can be narrowed to subject or style.",
+                ),
+                io.Float.Input(
+                    "start",
+                    default=0.0,
+                    **PERCENT,
+                    tooltip="Share of sampling after which it acts. Higher leaves the layout to the model.",
+                    advanced=True,
+                ),
+                io.Float.Input(
+                    "end",
+                    default=1.0,
+                    **PERCENT,
+                    tooltip="Share of sampling until which it acts. Lower leaves fine detail to the model.",
+                    advanced=True,
+                ),
+                io.Mask.Input(
+                    "region",
+                    optional=True,
+                    tooltip="Where in the picture it acts: white fully, grey partly, black not at all. Any size.",
+                ),
+            ],
+            outputs=[Concept.Output("concept", tooltip="The same concept, placed.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        concept: PlacedConcept,
+        strength: float,
+        role: str,
+        start: float = 0.0,
+        end: float = 1.0,
+        region: Tensor | None = None,
+    ) -> io.NodeOutput:
+        _refuse_empty_window(start, end)
+        area = None if region is None else region.reshape(-1, *region.shape[-2:])[0].float().cpu()
+        placed = replace(concept, strength=strength, start=start, end=end, region=area)
+        return io.NodeOutput(placed if role == AS_LEARNED else narrowed(placed, role))
+
+
+class ComposeConcepts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoom_ComposeConcepts",
+            display_name="Compose Concepts",
+            category=CATEGORY,
+            description="Weaves concepts into MODEL and CLIP. Write their words, such as <mug>, in any prompt made "
+            "with this CLIP. After sampling the node says where each of them acted, or why it did not.",
+            search_aliases=["apply concept", "use concept", "combine concepts", "multi concept", "concept stack"],
+            # The report is told to this node: ComfyUI would else reuse the result of an equal one.
+            not_idempotent=True,
+            has_intermediate_output=True,
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="The model to draw with; LoRAs and other patches may come before or after."
+                ),
+                io.Clip.Input(
+                    "clip", tooltip="Its CLIP; every prompt with a concept's word must come from our output."
+                ),
+                io.Autogrow.Input(
+                    "concepts",
+                    template=io.Autogrow.TemplatePrefix(
+                        Concept.Input("concept", tooltip="A concept with a word of its own."),
+                        prefix="concept",
+                        min=1,
+                        max=MOST_CONCEPTS,
+                    ),
+                    tooltip="One socket more appears for each that is connected.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    **STRENGTH,
+                    tooltip="Multiplies the strength of every concept here: 0 writes their class words, 1 is as "
+                    "learned, more insists on them and obeys the rest of the prompt less.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("model", tooltip="For the sampler."),
+                io.Clip.Output("clip", tooltip="For the prompts."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: comfy.model_patcher.ModelPatcher,
+        clip: comfy.sd.CLIP,
+        concepts: dict[str, PlacedConcept],
+        strength: float,
+    ) -> io.NodeOutput:
+        placed = _together(one for one in concepts.values() if one is not None)
+        composition = tuple(replace(one, strength=strength * one.strength) for one in placed)
+        notes = _notes(composition, model, clip)
+        listener = teller(cls.hidden.unique_id)
+        woven = weave_model(model, composition, listener), weave_clip(clip, composition)
+        return io.NodeOutput(*woven, ui={"text": notes})
+
+
+def _refuse_empty_window(start: float, end: float) -> None:
+    if start >= end:
+        raise ValueError(
+            f"The concept is to act from {start:.0%} to {end:.0%} of sampling, which is no time at all; start must be "
+            "before end. Swap them, or set strength to 0 to switch it off."
+        )
+
+
+def _together(concepts: Iterable[PlacedConcept]) -> Composition:
+    """Concepts with a word each: in one node a second one of the same word would silently replace the first."""
+    by_word: dict[str, PlacedConcept] = {}
+    for placed in concepts:
+        if placed.word in by_word:
+            raise ValueError(
+                f"Two concepts have the word <{placed.word}>; each needs one of its own. "
+                "Give one of them another placeholder on Load Concept or Learn Concept."
+            )
+        by_word[placed.word] = placed
+    return tuple(by_word.values())
+
+
+def _notes(composition: Composition, model: comfy.model_patcher.ModelPatcher, clip: comfy.sd.CLIP) -> tuple[str, ...]:
+    """What is worth knowing; ValueError where a concept cannot act here."""
+    base = base_of(model)
+    refuse_other_clip(clip, base)
+    return tuple(filter(None, (fits(placed.concept, base) for placed in composition)))

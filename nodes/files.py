@@ -1,0 +1,140 @@
+"""Save Concept and Load Concept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from comfy_api.latest import io
+
+from ..personalization.checkpoint import load, save
+from ..personalization.comfyui.lesson import word_of
+from ..personalization.composition import PlacedConcept
+from ..personalization.concept import Concept
+from ..personalization.library import free_path
+from . import folders
+from .sockets import CATEGORY
+from .sockets import Concept as ConceptSocket
+
+
+class SaveConcept(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoom_SaveConcept",
+            display_name="Save Concept",
+            category=CATEGORY,
+            description="Writes a concept under a name of your choice into output/concepts, with what others should "
+            "know about it. Learn Concept has saved it already; this is for naming, signing and sharing.",
+            search_aliases=["export concept", "write safetensors", "share concept"],
+            is_output_node=True,
+            inputs=[
+                ConceptSocket.Input("concept", tooltip="From Learn Concept, Load Concept or Place Concept."),
+                io.String.Input(
+                    "name",
+                    default="",
+                    placeholder="brand/red mug",
+                    tooltip="The file's name, with folders if you like; empty: its placeholder. A name that is taken "
+                    "gets a number.",
+                ),
+                io.String.Input(
+                    "note", default="", multiline=True, tooltip="Shown wherever the file is looked at.", advanced=True
+                ),
+                io.String.Input("author", default="", tooltip="Who made it; stands in the file.", advanced=True),
+                io.String.Input(
+                    "license", default="", tooltip="What others may do with it; stands in the file.", advanced=True
+                ),
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(
+        cls, concept: PlacedConcept, name: str, note: str = "", author: str = "", license: str = ""
+    ) -> io.NodeOutput:
+        named = _named(concept, note, author, license)
+        path = free_path(folders.written_to(), _inside(name.strip() or concept.word))
+        save(named, path)
+        return io.NodeOutput(ui={"text": (f"Saved as concepts/{path.relative_to(folders.written_to()).as_posix()}.",)})
+
+
+class LoadConcept(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoom_LoadConcept",
+            display_name="Load Concept",
+            category=CATEGORY,
+            description="A concept that was learned before, here or elsewhere.",
+            search_aliases=["open concept", "concept file", "embedding", "import concept"],
+            has_intermediate_output=True,
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=folders.known_files(),
+                    tooltip="Files in models/concepts and output/concepts. Press R to refresh the list.",
+                ),
+                io.String.Input(
+                    "placeholder",
+                    optional=True,
+                    default="",
+                    placeholder="its own",
+                    tooltip="Another word for it in this workflow: cup is written as <cup>. Empty: its own word.",
+                ),
+            ],
+            outputs=[ConceptSocket.Output("concept", tooltip="For Compose Concepts.")],
+        )
+
+    @classmethod
+    def execute(cls, file: str, placeholder: str = "") -> io.NodeOutput:
+        concept = load(_found(file))
+        word = word_of(placeholder) if placeholder.strip() else ""
+        placed = PlacedConcept(concept, placeholder=word)
+        return io.NodeOutput(placed, ui={"text": (_described(placed),)})
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        try:
+            return bool(_found(file))
+        except ValueError as error:
+            return str(error)
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, **inputs: object) -> tuple[int, int]:
+        state = _found(file).stat()
+        return state.st_mtime_ns, state.st_size
+
+
+def _found(file: str) -> Path:
+    path = folders.path_of(file) if file else None
+    if path is None:
+        raise ValueError(
+            f"The concept file '{file}' is not in models/concepts or output/concepts. A file from there is needed. "
+            "Copy it there and press R, or choose another."
+        )
+    return path
+
+
+def _described(placed: PlacedConcept) -> str:
+    info = placed.concept.info
+    learned = f"learned by {info.method} in {info.steps} steps on {info.base.name or info.base.family}"
+    return "\n".join(filter(None, (f"<{placed.word}>: {info.class_word}, {info.role}, {learned}.", info.note)))
+
+
+def _named(placed: PlacedConcept, note: str, author: str, license: str) -> Concept:
+    """Empty fields keep what the file said before; the word of this workflow becomes the concept's own."""
+    info = placed.concept.info
+    told = {"note": note.strip(), "author": author.strip(), "license": license.strip()}
+    kept = {key: value for key, value in told.items() if value}
+    return replace(placed.concept, info=replace(info, placeholder=placed.placeholder or info.placeholder, **kept))
+
+
+def _inside(name: str) -> str:
+    """A name relative to output/concepts that cannot lead out of it."""
+    path = Path(name.replace("\\", "/").removesuffix(folders.SUFFIX))
+    if path.is_absolute() or ".." in path.parts or path.drive or any(char in '<>:"|?*\0' for char in name):
+        raise ValueError(
+            f"The name '{name}' cannot be used; it must stay inside output/concepts and work on every system. "
+            "Use letters, digits, spaces and / for folders."
+        )
+    return path.as_posix()

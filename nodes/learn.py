@@ -1,0 +1,150 @@
+"""Learn Concept: trains on the MODEL, CLIP and VAE of the canvas; learned once, found again afterwards."""
+
+from __future__ import annotations
+
+import comfy.model_patcher
+import comfy.sd
+from comfy_api.latest import io
+
+from ..personalization.comfyui.canvas import Canvas
+from ..personalization.comfyui.lesson import BUDGETS, Lesson, Wish, teach
+from ..personalization.composition import PlacedConcept
+from ..personalization.concept import ROLES
+from ..personalization.dataset import ConceptDataset
+from ..personalization.methods import AUTO, METHODS
+from ..personalization.recipe import BATCH_SIZE, LEARNING_RATE, STEPS, Range
+from .folders import all_folders
+from .progress import LearningProgress
+from .sockets import CATEGORY, Concept, Dataset
+
+LARGEST_SEED = 2**63 - 1
+
+
+class LearnConcept(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoom_LearnConcept",
+            display_name="Learn Concept",
+            category=CATEGORY,
+            description="Learns what the pictures show, or how they look, on the model that is connected. Cancel keeps "
+            "the best so far. The concept is a small file in output/concepts; the same pictures, model and settings "
+            "are never learned twice.",
+            search_aliases=["train", "training", "finetune", "dreambooth", "textual inversion", "train lora"],
+            has_intermediate_output=True,
+            inputs=[*_canvas(), *_words(), *_effort(), *_overrides()],
+            outputs=[
+                Concept.Output("concept", tooltip="For Compose Concepts. It is on disk already."),
+                io.LossMap.Output("loss_map", tooltip="The training loss per step, for Plot Loss Graph."),
+                io.Image.Output("preview", tooltip="What the model draws when it is asked for the concept."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: comfy.model_patcher.ModelPatcher,
+        clip: comfy.sd.CLIP,
+        vae: comfy.sd.VAE,
+        dataset: ConceptDataset,
+        placeholder: str,
+        class_word: str,
+        role: str,
+        method: str,
+        budget: str,
+        seed: int,
+        steps: int = 0,
+        learning_rate: float = 0.0,
+        batch_size: int = 0,
+    ) -> io.NodeOutput:
+        wish = Wish(placeholder, class_word, role, method, budget, seed, steps, learning_rate, batch_size)
+        lesson = teach(Canvas(model, clip, vae), dataset, wish, all_folders(), LearningProgress())
+        return _output(lesson)
+
+
+def _output(lesson: Lesson) -> io.NodeOutput:
+    told = "\n".join((*lesson.sentences, f"The file is concepts/{lesson.path.name}."))
+    placed = PlacedConcept(lesson.concept, placeholder=lesson.word)
+    return io.NodeOutput(placed, {"loss": list(lesson.concept.info.losses)}, lesson.picture, ui={"text": (told,)})
+
+
+def _canvas() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="The model to learn on, with the LoRAs that you will use. It is not changed."),
+        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
+        io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+        Dataset.Input("dataset", tooltip="The pictures, from Concept Dataset."),
+    ]
+
+
+def _words() -> list[io.Input]:
+    return [
+        io.String.Input(
+            "placeholder",
+            default="mug",
+            tooltip="The word for prompts: mug is written as <mug>. Another word does not learn again.",
+        ),
+        io.String.Input(
+            "class_word",
+            default="mug",
+            tooltip="What it is, in a word or two: mug, stuffed toy. Learning starts from what the model knows of it; "
+            "a style may leave it empty.",
+        ),
+        io.Combo.Input(
+            "role",
+            options=list(ROLES),
+            default="subject",
+            tooltip="subject: the thing in the pictures. style: how they are made. both: can be used as either.",
+        ),
+    ]
+
+
+def _effort() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "method",
+            options=[AUTO, *METHODS],
+            default=AUTO,
+            tooltip="auto: what did best in our benches for this role and number of pictures. quick: a row per layer. "
+            "textual inversion: one word, the smallest file and the least exact.",
+        ),
+        io.Combo.Input(
+            "budget",
+            options=list(BUDGETS),
+            default="balanced",
+            tooltip="How long it learns. More brings it closer to the pictures; the best moment is kept, so that too "
+            "much does no harm where pictures are held out.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=LARGEST_SEED,
+            control_after_generate=False,
+            tooltip="Another seed learns again and comes out slightly different.",
+        ),
+    ]
+
+
+def _overrides() -> list[io.Input]:
+    return [
+        _number(io.Int, "steps", STEPS, "0: from the budget. More steps learn more, and take longer."),
+        _number(
+            io.Float,
+            "learning_rate",
+            LEARNING_RATE,
+            "0: the method's own. Higher learns faster; too high ends in noise, and is then stopped with a message.",
+        ),
+        _number(
+            io.Int,
+            "batch_size",
+            BATCH_SIZE,
+            "0: the method's own. More pictures per step learn more steadily and need more memory and time.",
+        ),
+    ]
+
+
+def _number(kind: type[io.Int] | type[io.Float], name: str, limits: Range, tooltip: str) -> io.Input:
+    cast = kind.Type
+    default, least, most, step = (cast(value) for value in limits)
+    return kind.Input(name, default=default, min=least, max=most, step=step, tooltip=tooltip, advanced=True)
