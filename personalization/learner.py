@@ -60,7 +60,7 @@ class LearnState:
     parameters: dict[str, Tensor]
     generator: Generator
     kept: Kept
-    optimizer: torch.optim.Optimizer | None = None
+    optimizer: torch.optim.Optimizer
     baseline: Tensor | None = None  # held-out losses at the start
     step: int = 0
     losses: list[float] = field(default_factory=list)
@@ -120,17 +120,7 @@ class _Run:
 
     def enter(self, stage: Stage) -> None:
         """Let exactly the stage's tensors train, under a fresh optimiser."""
-        for name, tensor in self.state.parameters.items():
-            tensor.requires_grad_(name.startswith(stage.trains))
-        self.trained = [tensor for tensor in self.state.parameters.values() if tensor.requires_grad]
-        if not self.trained:
-            raise ValueError(
-                f"The stage trains {', '.join(stage.trains)}, and the concept has {', '.join(self.state.parameters)}. "
-                "Start the concept with the method that the recipe belongs to."
-            )
-        self.state.optimizer = torch.optim.AdamW(
-            self.trained, stage.learning_rate, weight_decay=self.recipe.weight_decay
-        )
+        self.state.optimizer = _optimizer(self.state.parameters, stage, self.recipe)
         # A new object per stage and no oftener: contexts carry its hash, which is taken once and costs a copy.
         concept = self.task.concept.with_tensors(self.state.parameters)
         self.composition = (PlacedConcept(concept),)
@@ -249,7 +239,8 @@ class _Run:
     # -- divergence
 
     def _sound(self, loss: Tensor) -> bool:
-        sizes = [tensor.grad.abs().max() for tensor in self.trained if tensor.grad is not None]
+        grads = [tensor.grad for tensor in self.state.parameters.values() if tensor.grad is not None]
+        sizes = [grad.abs().max() for grad in grads]
         return bool(torch.stack([loss, *sizes]).isfinite().all())
 
     def _likely_cause(self, learning_rate: float) -> str:
@@ -275,7 +266,22 @@ def _starting_state(task: LearnTask) -> LearnState:
         name: tensor.detach().to(task.denoiser.device, torch.float32, copy=True) for name, tensor in tensors.items()
     }
     generator = torch.Generator().manual_seed(task.seed)
-    return LearnState(parameters, generator, Kept(0, math.nan, _copies(parameters)))
+    optimizer = _optimizer(parameters, task.recipe.stages[0], task.recipe)
+    return LearnState(parameters, generator, Kept(0, math.nan, _copies(parameters)), optimizer)
+
+
+def _optimizer(parameters: dict[str, Tensor], stage: Stage, recipe: Recipe) -> torch.optim.Optimizer:
+    """A fresh AdamW over exactly the tensors that the stage trains."""
+    for name, tensor in parameters.items():
+        tensor.requires_grad_(name.startswith(stage.trains))
+        tensor.grad = None
+    trained = [tensor for tensor in parameters.values() if tensor.requires_grad]
+    if not trained:
+        raise ValueError(
+            f"The stage trains {', '.join(stage.trains)}, and the concept has {', '.join(parameters)}. "
+            "Start the concept with the method that the recipe belongs to."
+        )
+    return torch.optim.AdamW(trained, stage.learning_rate, weight_decay=recipe.weight_decay)
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -99,7 +99,7 @@ def _files(source: Path | Iterable[Path]) -> list[Path]:
 
 def _heif_opens() -> bool:
     try:
-        from pillow_heif import register_heif_opener
+        from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
     except ImportError:
         return False
     register_heif_opener()

@@ -26,7 +26,6 @@ class Range(NamedTuple):
 
 
 STEPS = Range(0, 0, 20_000, 1)  # 0: from the seconds
-SECONDS = Range(60, 0, 36_000, 1)
 BATCH_SIZE = Range(0, 0, 64, 1)  # 0: the recipe's
 LEARNING_RATE = Range(0, 0, 1, 1e-5)  # 0: the recipe's
 

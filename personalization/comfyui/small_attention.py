@@ -1,4 +1,4 @@
-"""Attention written out: on CPU the backward pass of short sequences is several times faster than the fused kernel's."""
+"""Attention written out: on CPU the backward pass of short sequences is far faster than the fused kernel's."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...personalization.comfyui.small_attention import small_attention
 from ..model import initialise, new_unet
-from .attention import explicit_attention
 from .state import Run, report, warm_then_decay
 
 BATCH = 128
@@ -49,7 +49,7 @@ def denoising_loss(unet: UNetModel, x0: Tensor, context: Tensor, generator: torc
     a = ALPHAS[t].view(-1, 1, 1, 1)
     noise = torch.randn(x0.shape, generator=generator)
     noised = a.sqrt() * x0 + (1 - a).sqrt() * noise
-    options = {"optimized_attention_override": explicit_attention}
+    options = {"optimized_attention_override": small_attention}
     v_hat = unet(noised, t.float(), context, transformer_options=options).float()
     snr = a / (1 - a)
     weight = snr.clamp(max=GAMMA) / (snr + 1)

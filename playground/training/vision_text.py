@@ -12,8 +12,8 @@ from comfy.clip_model import CLIPTextModel, CLIPVisionModelProjection
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ...personalization.comfyui.small_attention import explicit_attention
 from ..model import TEXT, VISION, PlaygroundTokenizer, initialise, packed, unseen_tokens
-from .attention import explicit_attention
 from .pictures import Pictures
 from .state import Run, report, warm_then_decay
 
@@ -60,7 +60,7 @@ def through(layers: nn.ModuleList, x: Tensor, mask: Tensor | None) -> Tensor:
     """CLIPLayer by CLIPLayer, out of place: the host's own adds in place, which autograd refuses."""
 
     def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, *_: object, **__: object) -> Tensor:
-        return explicit_attention(None, q, k, v, heads, mask)
+        return explicit_attention(q, k, v, heads, mask)
 
     for layer in layers:
         x = x + layer.self_attn(layer.layer_norm1(x), None, attention)

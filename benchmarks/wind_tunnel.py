@@ -1,0 +1,192 @@
+"""The wind tunnel: cases of the playground's world whose truth is known, pictures sampled from them, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import comfy.sample
+import comfy.samplers
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..personalization.dataset import ConceptDataset, dataset_of
+from ..personalization.pictures import Picture
+from ..playground.judge import Judge
+from ..playground.model import CHANNELS, Playground
+from ..playground.world import (
+    CLASSES,
+    PROMPTS,
+    RESOLUTION,
+    Instance,
+    Scene,
+    Setting,
+    describe,
+    draw_instance,
+    draw_scene,
+    render,
+)
+
+STEPS, CFG, SAMPLER, SCHEDULER = 20, 4.0, "euler", "normal"
+TRAINING, HELD_OUT = 5, 4
+SPLIT = "bench"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One instance that the base never saw: five pictures to learn from, others to score against."""
+
+    instance: Instance
+    training: Tensor  # uint8 (n, h, w, 3)
+    held_out: Tensor
+    real: Tensor  # (prompts, h, w, 3): the truth for every prompt
+    settings: tuple[Setting, ...]
+    seed: int
+
+    @property
+    def class_word(self) -> str:
+        return self.instance.class_name
+
+    @property
+    def full_caption(self) -> str:
+        return describe(self.instance)
+
+    def dataset(self) -> ConceptDataset:
+        return dataset_of([Picture(f"{i}", pixels) for i, pixels in enumerate(self.training)])
+
+
+class Sampled(NamedTuple):
+    """Pictures (prompts, seeds, h, w, 3), uint8, of one method on one case."""
+
+    images: Tensor
+    settings: tuple[Setting, ...]
+
+
+class Scores(NamedTuple):
+    """Means over one case; DESIGN.md, "Scores, defined once"."""
+
+    identity: float
+    identity_train: float
+    attributes: float
+    copies: float
+    kept: float
+
+
+def cases(count: int, world_seed: int, settings: Sequence[Setting] = PROMPTS) -> list[Case]:
+    """`count` unseen instances, the classes in turn; another world seed gives others."""
+    return [case(world_seed, number, tuple(settings)) for number in range(count)]
+
+
+def case(world_seed: int, number: int, settings: tuple[Setting, ...]) -> Case:
+    rng = np.random.default_rng([world_seed, number])
+    instance = draw_instance(rng, CLASSES[number % len(CLASSES)], SPLIT)
+    photos = [_photo(rng, instance) for _ in range(TRAINING + HELD_OUT)]
+    shown = _pictures(photos)
+    real = _pictures([_staged(rng, instance, setting) for setting in settings])
+    return Case(instance, shown[:TRAINING], shown[TRAINING:], real, settings, world_seed * 1000 + number)
+
+
+def _photo(rng: np.random.Generator, instance: Instance) -> Scene:
+    return draw_scene(rng, subject=instance, second="none", style="photo", split=SPLIT)
+
+
+def _staged(rng: np.random.Generator, instance: Instance, setting: Setting) -> Scene:
+    return draw_scene(
+        rng,
+        subject=instance,
+        second="none",
+        style=setting.style,
+        background=setting.background,
+        position=setting.position,
+        companion=setting.companion,
+        split=SPLIT,
+    )
+
+
+def _pictures(scenes: Sequence[Scene]) -> Tensor:
+    return torch.from_numpy(np.stack([render(scene).image for scene in scenes]))
+
+
+class Tunnel:
+    """The playground and a judge: samples prompts as a graph would, and scores the pictures."""
+
+    def __init__(self, playground: Playground, judge: Judge, seeds: int = 2) -> None:
+        self.playground, self.judge, self.seeds = playground, judge, seeds
+
+    def sample(self, case: Case, noun: str, model: object = None, clip: object = None) -> Sampled:
+        """The case's prompts with `noun` for the subject, through CLIP, KSampler and VAE of the host."""
+        model, clip = model or self.playground.model, clip or self.playground.clip
+        negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
+        drawn = [
+            self._drawn(model, clip, setting.caption(noun), negative, case.seed * 100 + number)
+            for number, setting in enumerate(case.settings)
+        ]
+        return Sampled(torch.stack(drawn), case.settings)
+
+    def _drawn(self, model: object, clip: object, prompt: str, negative: list, seed: int) -> Tensor:
+        positive = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+        latent = torch.zeros(self.seeds, CHANNELS, RESOLUTION // 8, RESOLUTION // 8)
+        noise = comfy.sample.prepare_noise(latent, seed)
+        latents = comfy.sample.sample(
+            model, noise, STEPS, CFG, SAMPLER, SCHEDULER, positive, negative, latent, seed=seed, disable_pbar=True
+        )
+        return as_bytes(self.playground.vae.decode(latents))
+
+    def through(self, images: Tensor) -> Tensor:
+        """Real pictures after the VAE: what a perfect denoiser could give."""
+        vae = self.playground.vae
+        return as_bytes(vae.decode(vae.encode(images.float() / 255)))
+
+    def score(self, case: Case, sampled: Sampled, threshold: float = 0.0) -> Scores:
+        images = sampled.images.flatten(0, 1)
+        made = self.judge.identity(images)
+        held = self.judge.identity(self.through(case.held_out))
+        train = self.judge.identity(self.through(case.training))
+        to_held, to_train = made @ held.T, made @ train.T
+        return Scores(
+            identity=float(to_held.mean()),
+            identity_train=float(to_train.mean()),
+            attributes=self.attributes(case, sampled),
+            copies=self._copies(case, images),
+            kept=float((to_held.mean(1) > threshold).float().mean()),
+        )
+
+    def ceiling(self, case: Case) -> Scores:
+        """The same scores for the truth of every prompt after the VAE."""
+        real = self.through(case.real)[:, None]
+        return self.score(case, Sampled(real, case.settings))
+
+    def attributes(self, case: Case, sampled: Sampled) -> float:
+        """Share of what the prompts asked (class, background, position, companion, style) that the judge sees."""
+        answers = self.judge.attributes(sampled.images.flatten(0, 1))
+        seeds = sampled.images.shape[1]
+        right = [
+            answers[head].names[i] == asked
+            for i in range(len(sampled.settings) * seeds)
+            for head, asked in _asked(case, sampled.settings[i // seeds])
+        ]
+        return float(np.mean(right))
+
+    def _copies(self, case: Case, images: Tensor) -> float:
+        """Share of pictures nearer to a training picture than 99 % of real pictures of the instance are."""
+        train = self.judge.scene(self.through(case.training))
+        real = self.judge.scene(self.through(torch.cat([case.held_out, case.real])))
+        alarm = torch.quantile((real @ train.T).amax(1), 0.99)
+        return float(((self.judge.scene(images) @ train.T).amax(1) > alarm).float().mean())
+
+
+def _asked(case: Case, setting: Setting) -> list[tuple[str, str]]:
+    return [
+        ("class", case.class_word),
+        ("background", setting.background),
+        ("position", setting.position),
+        ("companion", setting.companion),
+        ("style", setting.style),
+    ]
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """(n, h, w, 3) in 0..1 -> uint8."""
+    return (images.clamp(0, 1) * 255 + 0.5).to(torch.uint8)

@@ -1,0 +1,183 @@
+"""The judges' training: attributes, boxes and style from whole pictures, identity from crops."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from comfy.ldm.models.autoencoder import AutoencoderKL
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..judge import HEADS, NAMES, crops, networks, pixels
+from ..judge_networks import FEATURES, Identity, Seen, Whole, unit
+from ..model import AUTOENCODER, CHANNELS, read_weights
+from .autoencoder import decode, moments
+from .judge_pictures import FACTOR_NAMES, UNKNOWN, VIEWS, Scenes, Views, scenes, views
+from .state import Run, report, warm_then_decay
+
+PICTURES = 32_000  # of scenes, and of views
+STEPS = 4000
+STYLES, FAMILIES = 32, 20  # in a batch
+TEMPERATURE = 0.1
+
+
+def train(cache: Path, weights: Path, names: tuple[str, ...] = NAMES, steps: int = STEPS, workers: int = 1) -> None:
+    """Half of what the judges see went through the VAE, if its weights are there."""
+    seen, crop = scenes(cache, PICTURES, workers), views(cache, PICTURES, workers)
+    again = [round_trips(part.images, weights, cache) for part in (seen, crop)]
+    for name in names:
+        seed = 31 + NAMES.index(name)
+        torch.manual_seed(seed)
+        whole, identity = networks(name)
+        _train_whole(Trainee(f"judge-{name}-whole", cache, seed, steps), whole, seen, again[0])
+        _train_identity(Trainee(f"judge-{name}-identity", cache, seed, steps), identity, crop, again[1])
+        save(whole, identity, Path(weights) / f"judge-{name}.safetensors")
+
+
+class Trainee:
+    """What every stage of a judge's training needs: where its state lies, its seed and its length."""
+
+    def __init__(self, label: str, cache: Path, seed: int, steps: int) -> None:
+        self.label, self.path, self.steps = label, cache / f"{label}.pt", steps
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def learn(self, module: nn.Module, peak: float, loss: Callable[[int], Tensor]) -> None:
+        optimiser = torch.optim.AdamW(module.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.02)
+        run = Run(self.path, module, optimiser, self.generator, decay=0.998)
+        report(self.label, run.steps(self.steps, warm_then_decay(peak, self.steps, cooldown=0.6), loss))
+        module.load_state_dict(run.weights())
+
+
+def _train_whole(trainee: Trainee, whole: Whole, data: Scenes, again: Tensor) -> None:
+    draw = trainee.generator
+
+    def loss(step: int) -> Tensor:
+        picked = _groups(len(data.images), VIEWS, STYLES, draw)
+        x = disturbed(pixels(_either(data.images, again, picked, draw)), draw)
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = whole(x)
+        return scene_loss(seen, data.answers[picked], data.boxes[picked], data.styles[picked])
+
+    trainee.learn(whole, 2e-3, loss)
+
+
+def scene_loss(seen: Seen, answers: Tensor, boxes: Tensor, styles: Tensor) -> Tensor:
+    parts = seen.logits.split([len(names) for names in HEADS.values()], 1)
+    known = ~boxes.isnan()
+    placed = F.l1_loss(seen.boxes[known], boxes[known])
+    return answers_loss(parts, answers) + 10 * placed + 0.5 * contrast(seen.style, styles)
+
+
+def answers_loss(parts: tuple[Tensor, ...], answers: Tensor) -> Tensor:
+    """Cross entropy summed over the heads, each a mean over the pictures on which it can be told."""
+    losses = [
+        F.cross_entropy(part, right, reduction="sum", ignore_index=UNKNOWN) / (right != UNKNOWN).sum().clamp(min=1)
+        for part, right in zip(parts, answers.unbind(1), strict=True)
+    ]
+    return torch.stack(losses).sum()
+
+
+def contrast(z: Tensor, labels: Tensor) -> Tensor:
+    """Supervised contrastive loss (Khosla et al. 2020, L_out): equal labels attract, all others repel."""
+    itself = torch.eye(len(z), dtype=torch.bool)
+    logits = (z @ z.T / TEMPERATURE).masked_fill(itself, -1e4)
+    same = (labels[:, None] == labels) & ~itself
+    return -(logits.log_softmax(1) * same).sum() / same.sum()
+
+
+class Studying(nn.Module):
+    """Identity with the heads that only its training has: names and numbers of an instance's factors."""
+
+    def __init__(self, identity: Identity) -> None:
+        super().__init__()
+        self.identity = identity
+        self.sizes = [len(names) for names in FACTOR_NAMES.values()]
+        self.names, self.numbers = nn.Linear(FEATURES, sum(self.sizes)), nn.Linear(FEATURES, 12)
+        self.scale, self.bias = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(-5.0))
+
+    def loss(self, x: Tensor, instances: Tensor, names: Tensor, numbers: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            features = self.identity.reader(x)
+            z = unit(self.identity.embed(features))
+            told, measured = self.names(features).float().split(self.sizes, 1), self.numbers(features).float()
+        factors = answers_loss(told, names) / len(told) + 5 * F.mse_loss(measured, numbers)
+        return contrast(z, instances) + 2 * self.verification(z, instances) + factors
+
+    def verification(self, z: Tensor, instances: Tensor) -> Tensor:
+        """Logistic loss over pairs with one threshold for all; strangers and variations of a factor count alike."""
+        logits = z @ z.T * self.scale.exp() + self.bias
+        same, family = instances[:, None] == instances, instances[:, None] // 2 == instances // 2
+        near = family & ~same
+        right = F.softplus(-logits[same & ~torch.eye(len(z), dtype=torch.bool)]).mean()
+        return right + 0.5 * (F.softplus(logits[near]).mean() + F.softplus(logits[~family]).mean())
+
+
+def _train_identity(trainee: Trainee, identity: Identity, data: Views, again: Tensor) -> None:
+    draw, study = trainee.generator, Studying(identity)
+
+    def loss(step: int) -> Tensor:
+        picked = _groups(len(data.images), 2 * VIEWS, FAMILIES, draw)
+        x = pixels(_either(data.images, again, picked, draw))
+        x = disturbed(crops(x, jittered(data.boxes[picked], draw)), draw)
+        return study.loss(x, data.instances[picked], data.names[picked], data.numbers[picked])
+
+    trainee.learn(study, 2e-3, loss)
+
+
+def _groups(count: int, size: int, groups: int, draw: torch.Generator) -> Tensor:
+    first = torch.randint(count // size, (groups,), generator=draw) * size
+    return (first[:, None] + torch.arange(size)).flatten()
+
+
+def _either(images: Tensor, again: Tensor, picked: Tensor, draw: torch.Generator) -> Tensor:
+    through = torch.rand(len(picked), generator=draw) < 0.5
+    return torch.where(through.view(-1, 1, 1, 1), again[picked], images[picked])
+
+
+def jittered(boxes: Tensor, draw: torch.Generator) -> Tensor:
+    """The judge's own boxes are not exact: each edge moves by up to 5 % of the box."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    return boxes + sides * (torch.rand(boxes.shape, generator=draw) - 0.5) * 0.10
+
+
+def disturbed(x: Tensor, draw: torch.Generator) -> Tensor:
+    """A model's pictures are a little noisy or soft: noise up to 0.06, and on half of them some blur."""
+    shape = (len(x), 1, 1, 1)
+    soft = (torch.rand(shape, generator=draw) - 0.5).clamp(min=0)
+    x = torch.lerp(x, F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1), soft)
+    return x + torch.randn(x.shape, generator=draw) * torch.rand(shape, generator=draw) * 0.06
+
+
+def round_trips(images: Tensor, weights: Path, cache: Path) -> Tensor:
+    """The images after the VAE's encoder and decoder; as they are while there is no VAE."""
+    file = Path(weights) / "vae.safetensors"
+    if not file.exists():
+        return images
+    mark = hashlib.blake2b(file.read_bytes() + images[::1000].numpy().tobytes(), digest_size=6).hexdigest()
+    path = cache / f"judge-vae-{mark}.npy"
+    if not path.exists():
+        vae = AutoencoderKL(ddconfig=dict(AUTOENCODER), embed_dim=CHANNELS)
+        vae.load_state_dict(read_weights(weights, "vae"))
+        part = path.with_suffix(".part.npy")
+        np.save(part, torch.cat([round_trip(vae, chunk) for chunk in images.split(64)]).numpy())
+        part.replace(path)
+    return torch.from_numpy(np.load(path))
+
+
+@torch.no_grad()
+def round_trip(vae: AutoencoderKL, images: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        y = decode(vae, moments(vae, pixels(images))[0])
+    return ((y.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+
+def save(whole: Whole, identity: Identity, path: Path) -> None:
+    state = nn.ModuleDict({"whole": whole, "identity": identity}).state_dict()
+    part = path.with_suffix(".part")
+    save_file({name: value.half().contiguous() for name, value in state.items()}, part)
+    part.replace(path)

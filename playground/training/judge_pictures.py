@@ -1,0 +1,181 @@
+"""What the judges learn from: pictures of the split "judge", rendered once, in shards that a restart finds again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..judge import COLOURED, HEADS, visible
+from ..palette import COLOURS
+from ..patterns import ORNAMENTS, PATTERNS, PLACES
+from ..shapes import DETAILS
+from ..world import (
+    FACTORS,
+    Instance,
+    Scene,
+    draw_instance,
+    draw_scene,
+    draw_style,
+    identifier,
+    render,
+    split_of,
+    truth,
+    vary,
+)
+
+VIEWS = 4  # of a style, and of an instance
+GROUPS = 800  # of pictures in a shard
+UNKNOWN = -100  # cross_entropy's ignore_index
+STYLES = {"photo": 0.35, "named": 0.30, "unnamed": 0.35}
+FACTOR_NAMES: dict[str, tuple[str, ...]] = {
+    "pattern": PATTERNS,
+    "ornament": ORNAMENTS,
+    "place": tuple(PLACES),
+    "detail": tuple(f"{name} {detail}" for name, details in DETAILS.items() for detail in details),
+    "primary": COLOURS,
+    "secondary": COLOURS,
+    "ornament_colour": COLOURS,
+}
+COLOUR_FACTORS = ("primary", "secondary", "ornament_colour")
+SHAPE_NUMBERS = ("taper", "build", "frequency")
+
+
+class Scenes(NamedTuple):
+    """Groups of VIEWS pictures in one style."""
+
+    images: Tensor  # (n, h, w, 3)
+    answers: Tensor  # (n, heads), UNKNOWN where it cannot be told
+    boxes: Tensor  # (n, 3, 4), NaN where there is none
+    styles: Tensor  # (n,), equal for equal styles
+
+
+class Views(NamedTuple):
+    """Groups of VIEWS pictures of one instance and VIEWS of a variation in a single factor."""
+
+    images: Tensor
+    boxes: Tensor  # (n, 4)
+    instances: Tensor  # (n,)
+    names: Tensor  # (n, len(FACTOR_NAMES)), UNKNOWN where it cannot be told
+    numbers: Tensor  # (n, 3 + 9): taper, build, frequency; three colours
+
+
+def scenes(folder: Path, count: int, workers: int = 1) -> Scenes:
+    return Scenes(**_shards(folder, "scenes", _scene_rows, -(-count // (GROUPS * VIEWS)), workers))
+
+
+def views(folder: Path, count: int, workers: int = 1) -> Views:
+    return Views(**_shards(folder, "views", _view_rows, -(-count // (GROUPS * VIEWS)), workers))
+
+
+Rows = dict[str, np.ndarray]
+
+
+def _shards(folder: Path, name: str, rows: Callable, count: int, workers: int) -> dict[str, Tensor]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(workers) as pool:
+        paths = list(pool.map(partial(_shard, folder, name, rows), range(count)))
+    shards = [np.load(path) for path in paths]
+    return {key: torch.from_numpy(np.concatenate([shard[key] for shard in shards])) for key in shards[0]}
+
+
+def _shard(folder: Path, name: str, rows: Callable[[np.random.Generator, int], Rows], number: int) -> Path:
+    path = folder / f"judge-{name}-{number:02d}.npz"
+    if not path.exists():
+        part = path.with_suffix(".part.npz")
+        np.savez(part, **rows(np.random.default_rng([17, number, len(name)]), number))
+        part.replace(path)
+    return path
+
+
+def _scene_rows(rng: np.random.Generator, number: int) -> Rows:
+    rows = [_scene_row(rng, style) for _ in range(GROUPS) for style in [_style(rng)] * VIEWS]
+    styles = {}
+    return {
+        "images": np.stack([image for image, _, _, _ in rows]),
+        "answers": np.array([answers for _, answers, _, _ in rows], np.int64),
+        "boxes": np.array([boxes for _, _, boxes, _ in rows], np.float32),
+        "styles": np.array([_number(styles, style, number) for _, _, _, style in rows], np.int64),
+    }
+
+
+def _number(known: dict[str, int], style: str, shard: int) -> int:
+    """Styles with a name have one number in all shards: the place of their name."""
+    named = HEADS["style"]
+    return named.index(style) if style in named else 1000 * shard + len(named) + known.setdefault(style, len(known))
+
+
+def _style(rng: np.random.Generator) -> object:
+    kind = str(rng.choice(list(STYLES), p=list(STYLES.values())))
+    if kind == "unnamed":
+        return draw_style(rng, "judge")
+    return kind if kind == "photo" else str(rng.choice(HEADS["style"][1:-1]))
+
+
+def _scene_row(rng: np.random.Generator, style: object) -> tuple[np.ndarray, list[int], np.ndarray, str]:
+    second = draw_instance(rng, split="judge") if rng.random() < 0.25 else "none"
+    scene = draw_scene(rng, style=style, second=second, split="judge")
+    picture, known = render(scene), truth(scene)
+    right = visible(known)
+    answers = [HEADS[head].index(right[head]) if head in right else UNKNOWN for head in HEADS]
+    boxes = np.full((3, 4), np.nan, np.float32)
+    for place, box in _boxes(scene, picture.box).items():
+        boxes[place] = box
+    return picture.image, answers, boxes, known.style if known.style != "unnamed" else known.style_id
+
+
+def _boxes(scene: Scene, box: tuple[float, ...]) -> dict[int, tuple[float, ...]]:
+    if scene.second is None:
+        return {0: box}
+    other = render(replace(scene, subject=scene.second, second=None)).box
+    return {1: box, 2: other} if scene.position == "left" else {2: box, 1: other}
+
+
+def _view_rows(rng: np.random.Generator, number: int) -> Rows:
+    instances = [one for _ in range(GROUPS // 2) for one in _family(rng)]
+    rows = [(*_view(rng, instance), place) for place, instance in enumerate(instances) for _ in range(VIEWS)]
+    return {
+        "images": np.stack([image for image, *_ in rows]),
+        "boxes": np.array([box for _, box, *_ in rows], np.float32),
+        "instances": np.array([GROUPS * number + place for *_, place in rows], np.int64),
+        "names": np.array([_names(instances[place], style) for _, _, style, place in rows], np.int64),
+        "numbers": np.array([_numbers(instances[place]) for *_, place in rows], np.float32),
+    }
+
+
+def _family(rng: np.random.Generator) -> tuple[Instance, Instance]:
+    """An instance and a variation of it, both of the judge's own split."""
+    while True:
+        instance = draw_instance(rng, split="judge")
+        variation = vary(instance, str(rng.choice(FACTORS)), rng)
+        if split_of(identifier(variation)) == "judge":
+            return instance, variation
+
+
+def _view(rng: np.random.Generator, instance: Instance) -> tuple[np.ndarray, tuple[float, ...], str]:
+    style = "photo" if rng.random() < 0.75 else str(rng.choice(HEADS["style"][1:-1]))
+    second = draw_instance(rng, split="judge") if rng.random() < 0.15 else "none"
+    paired = {"second": second, "position": str(rng.choice(["left", "right"]))} if second != "none" else {}
+    scene = draw_scene(rng, subject=instance, style=style, split="judge", **paired)
+    picture = render(scene)
+    return picture.image, picture.box, style
+
+
+def _names(instance: Instance, style: str) -> list[int]:
+    values = {name: getattr(instance, name) for name in FACTOR_NAMES}
+    values["detail"] = f"{instance.class_name} {instance.detail}"
+    values |= {name: getattr(instance, name).name for name in COLOUR_FACTORS}
+    hidden = () if style in COLOURED else COLOUR_FACTORS
+    return [UNKNOWN if name in hidden else FACTOR_NAMES[name].index(values[name]) for name in FACTOR_NAMES]
+
+
+def _numbers(instance: Instance) -> list[float]:
+    shape = [getattr(instance, name) for name in SHAPE_NUMBERS]
+    return shape + [channel for name in COLOUR_FACTORS for channel in getattr(instance, name).rgb]
