@@ -10,10 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from comfy.ldm.models.autoencoder import AutoencoderKL
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..judge import HEADS, NAMES, crops, networks, pixels
+from ..judge import HEADS, NAMES, crops, networks, pixels, save_judge
 from ..judge_networks import FEATURES, Identity, Seen, Whole, unit
 from ..model import AUTOENCODER, CHANNELS, read_weights
 from .autoencoder import decode, moments
@@ -36,7 +35,7 @@ def train(cache: Path, weights: Path, names: tuple[str, ...] = NAMES, steps: int
         whole, identity = networks(name)
         _train_whole(Trainee(f"judge-{name}-whole", cache, seed, steps), whole, seen, again[0])
         _train_identity(Trainee(f"judge-{name}-identity", cache, seed, steps), identity, crop, again[1])
-        save(whole, identity, Path(weights) / f"judge-{name}.safetensors")
+        save_judge(whole, identity, Path(weights) / f"judge-{name}.safetensors")
 
 
 class Trainee:
@@ -146,11 +145,11 @@ def jittered(boxes: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def disturbed(x: Tensor, draw: torch.Generator) -> Tensor:
-    """A model's pictures are a little noisy or soft: noise up to 0.06, and on half of them some blur."""
+    """A model's pictures are a little noisy or soft: noise up to 0.1, and on half of them some blur."""
     shape = (len(x), 1, 1, 1)
     soft = (torch.rand(shape, generator=draw) - 0.5).clamp(min=0)
-    x = torch.lerp(x, F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1), soft)
-    return x + torch.randn(x.shape, generator=draw) * torch.rand(shape, generator=draw) * 0.06
+    x = torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), soft)
+    return x + (torch.rand(x.shape, generator=draw) - 0.5) * torch.rand(shape, generator=draw) * 0.2
 
 
 def round_trips(images: Tensor, weights: Path, cache: Path) -> Tensor:
@@ -174,10 +173,3 @@ def round_trip(vae: AutoencoderKL, images: Tensor) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         y = decode(vae, moments(vae, pixels(images))[0])
     return ((y.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-
-
-def save(whole: Whole, identity: Identity, path: Path) -> None:
-    state = nn.ModuleDict({"whole": whole, "identity": identity}).state_dict()
-    part = path.with_suffix(".part")
-    save_file({name: value.half().contiguous() for name, value in state.items()}, part)
-    part.replace(path)

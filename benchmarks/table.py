@@ -1,0 +1,68 @@
+"""A benchmark's result: written to its JSON file after every row, found there again by a restart, printed as tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+Cell = str | float | int | None
+
+
+class Table:
+    """`about` is what the numbers depend on; a file about something else is begun anew."""
+
+    def __init__(self, path: Path | None, about: dict[str, Any]) -> None:
+        self.path, self.values = path, {"about": json.loads(json.dumps(about))}
+        if path and path.exists():
+            known = json.loads(path.read_text())
+            self.values = known if known.get("about") == self.values["about"] else self.values
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """The value under that key, made only if it is not there yet."""
+        if key not in self.values:
+            self.values[key] = make()
+            self._write()
+        return self.values[key]
+
+    def row(self, method: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The row of that method, made only if it is not there yet."""
+        rows = self.values.setdefault("rows", [])
+        known = next((row for row in rows if row["method"] == method), None)
+        if known is None:
+            known = {"method": method, **make()}
+            rows.append(known)
+            self._write()
+        return known
+
+    def _write(self) -> None:
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part = self.path.with_name(self.path.name + ".part")
+            part.write_text(json.dumps(self.values, indent=1) + "\n")
+            part.replace(self.path)
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """The first column is words, all others are numbers."""
+    cells = [list(heads), *([_text(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]))
+    print(flush=True)
+
+
+def _text(cell: Cell) -> str:
+    return "-" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+
+
+def arguments(name: str) -> argparse.ArgumentParser:
+    """What every benchmark takes."""
+    parser = argparse.ArgumentParser(prog=f"bench {name}")
+    parser.add_argument("--json", type=Path, help="where the result goes; a restart goes on from what is there")
+    parser.add_argument("--quick", action="store_true", help="fewer of everything")
+    parser.add_argument("--world-seed", type=int, default=0, help="another seed draws other instances and scenes")
+    parser.add_argument("--weights", type=Path, help="a folder with the playground's weights, by default the pack's")
+    return parser
