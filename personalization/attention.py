@@ -129,9 +129,8 @@ def _twins(composition: Sequence[PlacedConcept], call: Call) -> Twins:
     seen: set[Seen] = set()
     for placed in composition:
         for chunk in call.chunks:
-            rows = {
-                row for slots in chunk.slots if slots.word == placed.word for own in slots.rows.values() for row in own
-            }
+            own = [slots for slots in chunk.slots if slots.word == placed.word]
+            rows = {row for slots in own for each in slots.rows.values() for row in each}
             copies = [row + copy for row in sorted(rows) for copy in range(0, call.tokens, chunk.length)]
             samples = range(chunk.start, chunk.start + chunk.size)
             seen |= {Seen(sample, row, len(regions)) for sample in samples for row in copies}

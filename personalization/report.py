@@ -70,11 +70,7 @@ def _did(word: str, acted: int, sites: int, placeless: int) -> str:
     if not sites:
         return "{word} acted through its embedding; it has no part in the denoiser."
     did = f"{{word}} acted at {acted} of {sites} sites."
-    return (
-        f"{did} Another pack owns {placeless} of them; it does not act there, for its region could not hold."
-        if placeless
-        else did
-    )
+    return f"{did} At {placeless} its region could not hold: another pack owns them." if placeless else did
 
 
 _WHY = {

@@ -173,7 +173,7 @@ def test_a_context_that_is_repeated_to_a_longer_one_acts_as_before():
 
 
 def area(conditioning, height, width, y, x):
-    return nodes.ConditioningSetArea().append(conditioning, width * 8, height * 8, y * 8, x * 8, 1.0)[0]
+    return nodes.ConditioningSetArea().append(conditioning, width * 8, height * 8, x * 8, y * 8, 1.0)[0]
 
 
 def test_area_fill_does_not_carry_the_word_into_the_negative():
