@@ -61,6 +61,7 @@ class PlaceConcept(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "start",
+                    optional=True,
                     default=0.0,
                     **PERCENT,
                     tooltip="Share of sampling after which it acts. Higher leaves the layout to the model.",
@@ -68,6 +69,7 @@ class PlaceConcept(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "end",
+                    optional=True,
                     default=1.0,
                     **PERCENT,
                     tooltip="Share of sampling until which it acts. Lower leaves fine detail to the model.",

@@ -68,6 +68,7 @@ class ConceptDatasetNode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "holdout",
+                    optional=True,
                     options=HOLDOUTS,
                     default=AUTO,
                     tooltip="Pictures that are never learned from, to tell learning from copying. More of them judge "
@@ -85,13 +86,13 @@ class ConceptDatasetNode(io.ComfyNode):
     def execute(
         cls,
         folder: list[str],
-        holdout: list[str],
-        images: list[Tensor] | None = None,
-        masks: list[Tensor] | None = None,
-        captions: list[str] | None = None,
+        images: Sequence[Tensor] = (),
+        masks: Sequence[Tensor] = (),
+        captions: Sequence[str] = ("",),
+        holdout: Sequence[str] = (AUTO,),
     ) -> io.NodeOutput:
-        given = _given(folder[0], _frames(images or ()), _frames(masks or ()))
-        pictures = _captioned(given.pictures, (captions or [""])[0].splitlines())
+        given = _given(folder[0], _frames(images), _frames(masks))
+        pictures = _captioned(given.pictures, captions[0].splitlines())
         dataset = dataset_of(pictures, holdout[0], given.unread)
         report = "\n".join(_report(dataset))
         return io.NodeOutput(dataset, report, ui={"text": (report,)})

@@ -38,11 +38,22 @@ class SaveConcept(io.ComfyNode):
                     "gets a number.",
                 ),
                 io.String.Input(
-                    "note", default="", multiline=True, tooltip="Shown wherever the file is looked at.", advanced=True
+                    "note",
+                    optional=True,
+                    default="",
+                    multiline=True,
+                    tooltip="Shown wherever the file is looked at.",
+                    advanced=True,
                 ),
-                io.String.Input("author", default="", tooltip="Who made it; stands in the file.", advanced=True),
                 io.String.Input(
-                    "license", default="", tooltip="What others may do with it; stands in the file.", advanced=True
+                    "author", optional=True, default="", tooltip="Who made it; stands in the file.", advanced=True
+                ),
+                io.String.Input(
+                    "license",
+                    optional=True,
+                    default="",
+                    tooltip="What others may do with it; stands in the file.",
+                    advanced=True,
                 ),
             ],
             outputs=[],

@@ -147,4 +147,6 @@ def _overrides() -> list[io.Input]:
 def _number(kind: type[io.Int] | type[io.Float], name: str, limits: Range, tooltip: str) -> io.Input:
     cast = kind.Type
     default, least, most, step = (cast(value) for value in limits)
-    return kind.Input(name, default=default, min=least, max=most, step=step, tooltip=tooltip, advanced=True)
+    return kind.Input(
+        name, optional=True, default=default, min=least, max=most, step=step, tooltip=tooltip, advanced=True
+    )
