@@ -1,0 +1,223 @@
+"""Training on real ModelPatcher and CLIP objects that were made in inference mode, as nodes are given them."""
+
+import hashlib
+from dataclasses import replace
+
+import comfy.model_management
+import pytest
+import torch
+from concept_loom.personalization.comfyui.fingerprint import fingerprint_of
+from concept_loom.personalization.comfyui.session import training_session
+from concept_loom.personalization.composition import PlacedConcept
+
+from . import tiny
+from .test_prompt_to_picture import Canvas, encode, sample
+
+FAMILIES = ["SD 1.5", "SD 2", "SDXL"]
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+def given(family, **how):
+    with torch.inference_mode():
+        return tiny.fresh_model(family, **how), tiny.fresh_clip(family)
+
+
+def weights(*networks):
+    digest = hashlib.sha256()
+    for network in networks:
+        for name, tensor in network.state_dict().items():
+            digest.update(name.encode() + tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def live(family):
+    concept = tiny.concept(family=family)
+    tensors = {name: tensor.clone().requires_grad_() for name, tensor in concept.tensors().items()}
+    return tensors, (PlacedConcept(concept.with_tensors(tensors)),)
+
+
+def batch(session, composition):
+    generator = torch.Generator().manual_seed(0)
+    x0, noise = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
+    sigma = session.denoiser.sigma_at(torch.tensor([0.3, 0.6]))
+    texts = "a photo of <mug>", "<mug> in a forest, " + "with many other things " * 30
+    return (
+        x0,
+        sigma,
+        session.denoiser.add_noise(x0, sigma, noise),
+        [session.encoder.encode(t, composition) for t in texts],
+    )
+
+
+def loss_of(session, composition):
+    x0, sigma, noised, contexts = batch(session, composition)
+    error = session.denoiser.predict(noised, sigma, contexts, composition) - x0
+    return (session.denoiser.loss_weight(sigma).view(-1, 1, 1, 1) * error**2).mean()
+
+
+def gradients(model, clip, family, **how):
+    with training_session(model, clip, **how) as session:
+        tensors, composition = live(family)
+        loss = loss_of(session, composition)
+        loss.backward()
+    return loss.item(), {name: tensor.grad for name, tensor in tensors.items()}
+
+
+def test_every_tensor_gets_a_gradient_and_checkpointing_changes_none(family):
+    model, clip = given(family)
+    loss, plain = gradients(model, clip, family)
+    again, saved = gradients(model, clip, family, checkpoint=True)
+    assert loss == pytest.approx(again, rel=1e-5)
+    for name, gradient in plain.items():
+        assert gradient is not None and gradient.norm() > 0, name
+        assert (saved[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
+
+
+@pytest.mark.parametrize("family", ["SD 1.5"])
+@pytest.mark.parametrize("name", ["embedding.l", "context_rows.input.1.0", "context_rows.output.3.0"])
+def test_gradients_agree_with_finite_differences(family, name):
+    model, clip = given(family)
+    _, gradient = gradients(model, clip, family)
+    direction = gradient[name] / gradient[name].norm()
+    values = []
+    for step in (2e-4, -2e-4):
+        with training_session(model, clip) as session, torch.no_grad():
+            tensors = tiny.concept(family=family).tensors()
+            moved = {**tensors, name: tensors[name] + step * direction}
+            composition = (PlacedConcept(tiny.concept(family=family).with_tensors(moved)),)
+            values.append(loss_of(session, composition).item())
+    assert (values[0] - values[1]) / 4e-4 == pytest.approx(gradient[name].norm().item(), rel=0.05)
+
+
+def test_base_weights_are_bit_identical_after_training(family):
+    model, clip = given(family)
+    before = weights(model.model, clip.cond_stage_model)
+    with training_session(model, clip, checkpoint=True) as session:
+        tensors, composition = live(family)
+        optimizer = torch.optim.SGD(tensors.values(), lr=1e-2)
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss_of(session, composition).backward()
+            optimizer.step()
+    assert weights(model.model, clip.cond_stage_model) == before
+    assert not any(p.requires_grad or p.grad is not None for p in model.model.parameters())
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_narrow_base_weights_train_fp32_masters(kind):
+    model, clip = given("SD 1.5", dtype=kind, manual=torch.float32)
+    before = weights(model.model)
+    _, gradient = gradients(model, clip, "SD 1.5", checkpoint=True)
+    assert all(one.dtype == torch.float32 and one.norm() > 0 for one in gradient.values())
+    assert weights(model.model) == before
+
+
+def test_an_error_inside_puts_everything_back():
+    model, clip = given("SD 1.5")
+    modules = [*model.model.modules(), *clip.cond_stage_model.modules()]
+    with pytest.raises(KeyboardInterrupt), training_session(model, clip, checkpoint=True):
+        assert comfy.model_management.in_training
+        assert any("forward" in vars(module) for module in modules)
+        raise KeyboardInterrupt
+    assert not comfy.model_management.in_training
+    assert not any("forward" in vars(module) for module in modules)
+
+
+def test_training_and_sampling_predict_the_same(family):
+    """One step of euler at cfg 1 is the denoised latent: the sampler's own path, and the trainer's."""
+    canvas = Canvas(PlacedConcept(tiny.concept(family=family)), family=family)
+    seen = []
+
+    def spy(args):
+        seen.append((args["input"], args["sigma"], args["denoised"]))
+        return args["denoised"]
+
+    canvas.model.set_model_sampler_post_cfg_function(spy)
+    sample(canvas.model, encode(canvas.clip, "a <mug>"), encode(canvas.clip, ""), steps=1, cfg=1.0)
+    noised, sigma, denoised = (tensor.clone() for tensor in seen[0])
+    with training_session(tiny.model(family), tiny.clip(family)) as session, torch.no_grad():
+        composition = (PlacedConcept(tiny.concept(family=family)),)
+        context = session.encoder.encode("a <mug>", composition)
+        predicted = session.denoiser.predict(noised, sigma, [context], composition)
+    assert (predicted - denoised).abs().max() < 1e-4 * denoised.abs().max()
+
+
+def test_a_sample_whose_context_lacks_the_word_is_untouched():
+    with training_session(*given("SD 1.5")) as session, torch.no_grad():
+        composition = (PlacedConcept(tiny.concept()),)
+        contexts = [session.encoder.encode(text, composition) for text in ("a tree", "a <mug>")]
+        noised = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        sigma = torch.tensor([1.0, 2.0])
+        acted = session.denoiser.predict(noised, sigma, contexts, composition)
+        plain = session.denoiser.predict(noised, sigma, contexts)
+    assert torch.equal(acted[0], plain[0]) and not torch.allclose(acted[1], plain[1])
+
+
+def test_one_concept_per_sample_acts_in_its_own_sample():
+    concept = tiny.concept()
+    rows = concept.parts[0].rows
+    both = replace(concept, parts=(replace(concept.parts[0], rows={s: torch.stack((r, -r)) for s, r in rows.items()}),))
+    flipped = replace(concept, parts=(replace(concept.parts[0], rows={s: -r for s, r in rows.items()}),))
+    with training_session(*given("SD 1.5")) as session, torch.no_grad():
+        noised = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)).repeat(2, 1, 1, 1)
+        sigma = torch.tensor([1.0, 1.0])
+        context = session.encoder.encode("a <mug>", (PlacedConcept(concept),))
+
+        def predict(one):
+            return session.denoiser.predict(noised, sigma, [context, context], (PlacedConcept(one),))
+
+        assert torch.allclose(predict(both)[0], predict(concept)[0], atol=1e-5)
+        assert torch.allclose(predict(both)[1], predict(flipped)[1], atol=1e-5)
+
+
+def test_the_loss_weight_is_the_models_own_training_loss(family):
+    """eps: the error of the noise; v: of the velocity."""
+    with training_session(*given(family)) as session, torch.no_grad():
+        generator = torch.Generator().manual_seed(2)
+        x0, noise, guess = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(3))
+        sigma = torch.tensor([0.5, 3.0])
+        s = sigma.view(-1, 1, 1, 1)
+        sampling = session.denoiser._sampling
+        noised = session.denoiser.add_noise(x0, sigma, noise)
+        alpha = 1 / (s**2 + 1).sqrt()
+        target = alpha * noise - s * alpha * x0 if session.denoiser.base.prediction == "v" else noise
+        denoised = sampling.calculate_denoised(sigma, guess, noised)
+        weighted = session.denoiser.loss_weight(sigma).view(-1, 1, 1, 1) * (denoised - x0) ** 2
+    assert torch.allclose(weighted, (guess - target) ** 2, rtol=1e-2, atol=1e-3)
+
+
+def test_a_text_is_encoded_once_while_no_embedding_is_trained(monkeypatch):
+    with training_session(*given("SD 1.5")) as session:
+        composition = (PlacedConcept(tiny.concept()),)
+        assert session.encoder.encode("a <mug>", composition) is session.encoder.encode("a <mug>", composition)
+        _, trained = live("SD 1.5")
+        one, two = (session.encoder.encode("a <mug>", trained) for _ in range(2))
+        assert one is not two and one.tensor.requires_grad
+
+
+def test_sigmas_fall_over_the_percents_and_stay_finite(family):
+    with training_session(*given(family)) as session:
+        sigmas = session.denoiser.sigma_at(torch.linspace(0, 1, 9))
+    assert torch.isfinite(sigmas).all() and (sigmas.diff() < 0).all() and sigmas[-1] > 0
+
+
+def test_the_fingerprint_knows_the_weights_and_the_patches_and_nothing_else():
+    one, same, patched = tiny.fresh_model(), tiny.fresh_model(), tiny.fresh_model()
+    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    patched.add_patches({key: (torch.ones(32, 768),)}, 0.5)
+    assert fingerprint_of(one) == fingerprint_of(same) == fingerprint_of(one.clone())
+    assert fingerprint_of(patched) != fingerprint_of(one)
+    with torch.no_grad():
+        same.model.diffusion_model.out[2].weight.mul_(1.01)
+    assert fingerprint_of(same) != fingerprint_of(one)
+
+
+def test_an_unsupported_family_is_refused_by_name():
+    model = tiny.fresh_model()
+    model.model.model_config.__class__ = type("Chroma", (model.model.model_config.__class__.__mro__[1],), {})
+    with pytest.raises(ValueError, match="This model is a Chroma"), training_session(model, tiny.clip()):
+        raise AssertionError("never runs")
