@@ -42,7 +42,8 @@ class Server:
     def __enter__(self) -> Server:
         _install_pack(self.launch.base)
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(_command(self.launch), cwd=self.launch.base, stdout=log, stderr=log)
+            streams = {"stdin": subprocess.PIPE, "stdout": log, "stderr": log}
+            self.process = subprocess.Popen(_command(self.launch), cwd=self.launch.base, **streams)
         try:
             self._wait_until_it_answers()
         except BaseException:
