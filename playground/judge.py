@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .judge_networks import Identity, Reader, Seen, Transformer, Whole, convolutions
+from .judge_networks import Crop, Reader, Seen, Thing, Transformer, Whole, convolutions
 from .world import BACKGROUNDS, CLASSES, COLOURS, COMPANIONS, NAMED_STYLES, POSITIONS, RESOLUTION, Truth
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -20,21 +20,17 @@ CROP = 48  # pixels
 MARGIN = 0.10  # of the object's longer side, all around
 BATCH = 128
 
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "class": CLASSES,
-    "colour": COLOURS,
+WHOLE_HEADS: dict[str, tuple[str, ...]] = {
+    "objects": ("one", "two"),
     "background": BACKGROUNDS,
     "position": tuple(POSITIONS),
     "style": ("photo", *NAMED_STYLES, "unnamed"),
     "companion": ("none", *COMPANIONS),
 }
-PAIR: dict[str, tuple[str, ...]] = {
-    "left class": CLASSES,
-    "left colour": COLOURS,
-    "right class": CLASSES,
-    "right colour": COLOURS,
-}
-HEADS = {"objects": ("one", "two"), **ATTRIBUTES, **PAIR}
+CROP_HEADS: dict[str, tuple[str, ...]] = {"class": CLASSES, "colour": COLOURS}
+SIDES = ("", "left ", "right ")  # whose crop: the only object's, or one of two
+PAIR = tuple(f"{side}{head}" for side in SIDES[1:] for head in CROP_HEADS)
+ATTRIBUTES = ("class", "colour", "background", "position", "style", "companion")
 COLOURED = ("photo", *(name for name, style in NAMED_STYLES.items() if style.duotone < 0.5))
 
 
@@ -59,14 +55,17 @@ class Answer(NamedTuple):
 
 
 class Judge:
-    def __init__(self, whole: Whole, identity: Identity) -> None:
-        self.whole, self.crop = whole.eval(), identity.eval()
+    def __init__(self, whole: Whole, crop: Crop) -> None:
+        self.whole, self.crop = whole.eval(), crop.eval()
 
     def attributes(self, images: Tensor) -> dict[str, Answer]:
-        """What it sees, by the names in HEADS."""
-        logits = self._look(images).logits.split([len(names) for names in HEADS.values()], 1)
-        best = {head: part.softmax(1).max(1) for head, part in zip(HEADS, logits, strict=True)}
-        return {head: Answer([HEADS[head][i] for i in index], sure) for head, (sure, index) in best.items()}
+        """What it sees: the heads of the whole picture, class and colour of the only object, of the left, the right."""
+        seen = self._look(images)
+        answers = _answers(seen.logits, WHOLE_HEADS)
+        for side, boxes in zip(SIDES, seen.boxes.unbind(1), strict=True):
+            things = _answers(self._inspect(images, boxes).logits, CROP_HEADS)
+            answers |= {f"{side}{head}": answer for head, answer in things.items()}
+        return answers
 
     def boxes(self, images: Tensor) -> Tensor:
         """The only object's box (n, 4): x0, y0, x1, y1 in 0..1."""
@@ -76,12 +75,9 @@ class Judge:
         """Where two objects stand: the left one's and the right one's boxes (n, 2, 4)."""
         return self._look(images).boxes[:, 1:]
 
-    @torch.inference_mode()
     def identity(self, images: Tensor, boxes: Tensor | None = None) -> Tensor:
         """Unit vectors (n, d) of the objects in the boxes (n, 4), by default those it finds itself."""
-        boxes = self.boxes(images) if boxes is None else boxes
-        chunks = zip(images.split(BATCH), boxes.split(BATCH), strict=True)
-        return torch.cat([self.crop(crops(pixels(part), place)) for part, place in chunks])
+        return self._inspect(images, self.boxes(images) if boxes is None else boxes).identity
 
     def style(self, images: Tensor) -> Tensor:
         """Unit vectors (n, d)."""
@@ -94,6 +90,21 @@ class Judge:
     @torch.inference_mode()
     def _look(self, images: Tensor) -> Seen:
         return Seen(*map(torch.cat, zip(*(self.whole(pixels(part)) for part in images.split(BATCH)), strict=True)))
+
+    @torch.inference_mode()
+    def _inspect(self, images: Tensor, boxes: Tensor) -> Thing:
+        chunks = zip(images.split(BATCH), boxes.split(BATCH), strict=True)
+        things = (self.crop(crops(pixels(part), place)) for part, place in chunks)
+        return Thing(*map(torch.cat, zip(*things, strict=True)))
+
+
+def _answers(logits: Tensor, heads: dict[str, tuple[str, ...]]) -> dict[str, Answer]:
+    best = [part.softmax(1).max(1) for part in split_heads(logits, heads)]
+    return {head: Answer([heads[head][i] for i in b.indices], b.values) for head, b in zip(heads, best, strict=True)}
+
+
+def split_heads(logits: Tensor, heads: dict[str, tuple[str, ...]]) -> tuple[Tensor, ...]:
+    return logits.split([len(names) for names in heads.values()], 1)
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -110,14 +121,16 @@ def crops(x: Tensor, boxes: Tensor) -> Tensor:
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def networks(name: str) -> tuple[Whole, Identity]:
+def networks(name: str) -> tuple[Whole, Crop]:
     """The untrained networks of the first or the second judge."""
     if name == "first":
-        trunks = convolutions((32, 56, 80, 112)), convolutions((32, 64, 88, 112))
+        whole, crop = convolutions((32, 64, 88, 112)), convolutions((32, 64, 96, 112))
     else:
-        trunks = Transformer(RESOLUTION, 104, 3), Transformer(CROP, 104, 3)
-    answers = sum(map(len, HEADS.values()))
-    return Whole(Reader(trunks[0], RESOLUTION), answers), Identity(Reader(trunks[1], CROP))
+        whole, crop = Transformer(RESOLUTION, 104, 3), Transformer(CROP, 104, 3)
+    return (
+        Whole(Reader(whole, RESOLUTION), sum(map(len, WHOLE_HEADS.values()))),
+        Crop(Reader(crop, CROP), sum(map(len, CROP_HEADS.values()))),
+    )
 
 
 def load_judge(name: str, folder: Path = WEIGHTS) -> Judge:
@@ -127,14 +140,14 @@ def load_judge(name: str, folder: Path = WEIGHTS) -> Judge:
             f"The {name} judge's weights '{path.name}' are not in {path.parent.name}/. They come with the pack; "
             f"install it again, or train them with `python dev.py train`."
         )
-    whole, identity = networks(name)
+    whole, crop = networks(name)
     state = {key: value.float() for key, value in load_file(path).items()}
-    nn.ModuleDict({"whole": whole, "identity": identity}).load_state_dict(state)
-    return Judge(whole, identity)
+    nn.ModuleDict({"whole": whole, "crop": crop}).load_state_dict(state)
+    return Judge(whole, crop)
 
 
-def save_judge(whole: Whole, identity: Identity, path: Path) -> None:
-    state = nn.ModuleDict({"whole": whole, "identity": identity}).state_dict()
+def save_judge(whole: Whole, crop: Crop, path: Path) -> None:
+    state = nn.ModuleDict({"whole": whole, "crop": crop}).state_dict()
     part = path.with_suffix(".part")
     save_file({name: value.half().contiguous() for name, value in state.items()}, part)
     part.replace(path)

@@ -1,6 +1,7 @@
 """The judge's networks: a trunk that makes a small map of a picture, and readers of that map.
 
-The first judge's trunks are convolutions, the second's are transformers over patches.
+The first judge's trunks are convolutions, the second's are transformers over patches. `Whole` sees where things are and
+what surrounds them, `Crop` sees what one object is.
 """
 
 from typing import NamedTuple
@@ -15,9 +16,9 @@ SPREAD = 512  # numbers that keep their place in the picture; the rest is averag
 
 
 class Residual(nn.Module):
-    def __init__(self, channels: int, normed: bool = True) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(8, channels) if normed else nn.Identity()
+        self.norm = nn.GroupNorm(8, channels)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -25,8 +26,8 @@ class Residual(nn.Module):
 
 
 def convolutions(widths: tuple[int, ...]) -> nn.Sequential:
-    """(n, 3, s, s) -> (n, c, s / 16, s / 16). The largest map goes without a norm, which there is slow on a CPU."""
-    layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 2, 1), Residual(widths[0], normed=False)]
+    """(n, 3, s, s) -> (n, c, s / 16, s / 16). The largest map, slow on a CPU, has neither norm nor residual."""
+    layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 2, 1), nn.ReLU()]
     for before, after in zip(widths, widths[1:], strict=False):
         layers += [nn.Conv2d(before, after, 3, 2, 1), Residual(after)]
     return nn.Sequential(*layers)
@@ -89,8 +90,6 @@ class Seen(NamedTuple):
 
 
 class Whole(nn.Module):
-    """What one sees on a whole picture: attributes, boxes and style."""
-
     def __init__(self, reader: Reader, answers: int) -> None:
         super().__init__()
         self.reader = reader
@@ -103,15 +102,21 @@ class Whole(nn.Module):
         return Seen(self.answers(scene).float(), boxes, unit(self.style(scene)), scene.float())
 
 
-class Identity(nn.Module):
-    """Which instance a crop shows, as a unit vector."""
+class Thing(NamedTuple):
+    logits: Tensor  # (n, all answers of all heads)
+    identity: Tensor  # (n, EMBEDDING), unit
+    features: Tensor  # (n, FEATURES)
 
-    def __init__(self, reader: Reader) -> None:
+
+class Crop(nn.Module):
+    def __init__(self, reader: Reader, answers: int) -> None:
         super().__init__()
-        self.reader, self.embed = reader, nn.Linear(FEATURES, EMBEDDING)
+        self.reader = reader
+        self.answers, self.identity = nn.Linear(FEATURES, answers), nn.Linear(FEATURES, EMBEDDING)
 
-    def forward(self, x: Tensor) -> Tensor:  # (n, 3, 48, 48), -1..1
-        return unit(self.embed(self.reader(x)))
+    def forward(self, x: Tensor) -> Thing:  # (n, 3, 48, 48), -1..1
+        features = self.reader(x)
+        return Thing(self.answers(features).float(), unit(self.identity(features)), features)
 
 
 def unit(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The judges' training: attributes, boxes and style from whole pictures, identity from crops."""
+"""The judges' training: surroundings, places and style from whole pictures, objects from crops."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from torch import Tensor, nn
 
-from ..judge import HEADS, NAMES, crops, networks, pixels, save_judge
-from ..judge_networks import FEATURES, Identity, Seen, Whole, unit
+from ..judge import CROP_HEADS, NAMES, WHOLE_HEADS, crops, networks, pixels, save_judge, split_heads
+from ..judge_networks import FEATURES, Crop, Seen, Whole
 from ..model import AUTOENCODER, CHANNELS, read_weights
 from .autoencoder import decode, moments
 from .judge_pictures import FACTOR_NAMES, UNKNOWN, VIEWS, Scenes, Views, scenes, views
@@ -27,15 +27,15 @@ TEMPERATURE = 0.1
 
 def train(cache: Path, weights: Path, names: tuple[str, ...] = NAMES, steps: int = STEPS, workers: int = 1) -> None:
     """Half of what the judges see went through the VAE, if its weights are there."""
-    seen, crop = scenes(cache, PICTURES, workers), views(cache, PICTURES, workers)
-    again = [round_trips(part.images, weights, cache) for part in (seen, crop)]
+    seen, near = scenes(cache, PICTURES, workers), views(cache, PICTURES, workers)
+    again = [round_trips(part.images, weights, cache) for part in (seen, near)]
     for name in names:
         seed = 31 + NAMES.index(name)
         torch.manual_seed(seed)
-        whole, identity = networks(name)
+        whole, crop = networks(name)
         _train_whole(Trainee(f"judge-{name}-whole", cache, seed, steps), whole, seen, again[0])
-        _train_identity(Trainee(f"judge-{name}-identity", cache, seed, steps), identity, crop, again[1])
-        save_judge(whole, identity, Path(weights) / f"judge-{name}.safetensors")
+        _train_crop(Trainee(f"judge-{name}-crop", cache, seed, steps), crop, near, again[1])
+        save_judge(whole, crop, Path(weights) / f"judge-{name}.safetensors")
 
 
 class Trainee:
@@ -66,7 +66,7 @@ def _train_whole(trainee: Trainee, whole: Whole, data: Scenes, again: Tensor) ->
 
 
 def scene_loss(seen: Seen, answers: Tensor, boxes: Tensor, styles: Tensor) -> Tensor:
-    parts = seen.logits.split([len(names) for names in HEADS.values()], 1)
+    parts = split_heads(seen.logits, WHOLE_HEADS)
     known = ~boxes.isnan()
     placed = F.l1_loss(seen.boxes[known], boxes[known])
     return answers_loss(parts, answers) + 10 * placed + 0.5 * contrast(seen.style, styles)
@@ -90,22 +90,23 @@ def contrast(z: Tensor, labels: Tensor) -> Tensor:
 
 
 class Studying(nn.Module):
-    """Identity with the heads that only its training has: names and numbers of an instance's factors."""
+    """A crop's network with the heads that only its training has: names and numbers of an instance's factors."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, crop: Crop) -> None:
         super().__init__()
-        self.identity = identity
-        self.sizes = [len(names) for names in FACTOR_NAMES.values()]
-        self.names, self.numbers = nn.Linear(FEATURES, sum(self.sizes)), nn.Linear(FEATURES, 12)
+        self.crop = crop
+        self.names = nn.Linear(FEATURES, sum(map(len, FACTOR_NAMES.values())))
+        self.numbers = nn.Linear(FEATURES, 12)
         self.scale, self.bias = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(-5.0))
 
-    def loss(self, x: Tensor, instances: Tensor, names: Tensor, numbers: Tensor) -> Tensor:
+    def loss(self, x: Tensor, near: Views) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            features = self.identity.reader(x)
-            z = unit(self.identity.embed(features))
-            told, measured = self.names(features).float().split(self.sizes, 1), self.numbers(features).float()
-        factors = answers_loss(told, names) / len(told) + 5 * F.mse_loss(measured, numbers)
-        return contrast(z, instances) + 2 * self.verification(z, instances) + factors
+            thing = self.crop(x)
+            names, numbers = self.names(thing.features).float(), self.numbers(thing.features).float()
+        told = answers_loss(split_heads(thing.logits, CROP_HEADS), near.answers)
+        told = told + 0.3 * answers_loss(split_heads(names, FACTOR_NAMES), near.names)
+        pairs = contrast(thing.identity, near.instances) + 2 * self.verification(thing.identity, near.instances)
+        return pairs + told + 5 * F.mse_loss(numbers, near.numbers)
 
     def verification(self, z: Tensor, instances: Tensor) -> Tensor:
         """Logistic loss over pairs with one threshold for all; strangers and variations of a factor count alike."""
@@ -116,14 +117,13 @@ class Studying(nn.Module):
         return right + 0.5 * (F.softplus(logits[near]).mean() + F.softplus(logits[~family]).mean())
 
 
-def _train_identity(trainee: Trainee, identity: Identity, data: Views, again: Tensor) -> None:
-    draw, study = trainee.generator, Studying(identity)
+def _train_crop(trainee: Trainee, crop: Crop, data: Views, again: Tensor) -> None:
+    draw, study = trainee.generator, Studying(crop)
 
     def loss(step: int) -> Tensor:
         picked = _groups(len(data.images), 2 * VIEWS, FAMILIES, draw)
-        x = pixels(_either(data.images, again, picked, draw))
-        x = disturbed(crops(x, jittered(data.boxes[picked], draw)), draw)
-        return study.loss(x, data.instances[picked], data.names[picked], data.numbers[picked])
+        near = Views(_either(data.images, again, picked, draw), *(part[picked] for part in data[1:]))
+        return study.loss(disturbed(crops(pixels(near.images), jittered(near.boxes, draw)), draw), near)
 
     trainee.learn(study, 2e-3, loss)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..judge import COLOURED, HEADS, visible
+from ..judge import COLOURED, CROP_HEADS, WHOLE_HEADS, visible
 from ..palette import COLOURS
 from ..patterns import ORNAMENTS, PATTERNS, PLACES
 from ..shapes import DETAILS
@@ -40,7 +40,6 @@ FACTOR_NAMES: dict[str, tuple[str, ...]] = {
     "ornament": ORNAMENTS,
     "place": tuple(PLACES),
     "detail": tuple(f"{name} {detail}" for name, details in DETAILS.items() for detail in details),
-    "primary": COLOURS,
     "secondary": COLOURS,
     "ornament_colour": COLOURS,
 }
@@ -63,7 +62,8 @@ class Views(NamedTuple):
     images: Tensor
     boxes: Tensor  # (n, 4)
     instances: Tensor  # (n,)
-    names: Tensor  # (n, len(FACTOR_NAMES)), UNKNOWN where it cannot be told
+    answers: Tensor  # (n, len(CROP_HEADS)), UNKNOWN where it cannot be told
+    names: Tensor  # (n, len(FACTOR_NAMES)), likewise where it cannot be told
     numbers: Tensor  # (n, 3 + 9): taper, build, frequency; three colours
 
 
@@ -108,7 +108,7 @@ def _scene_rows(rng: np.random.Generator, number: int) -> Rows:
 
 def _number(known: dict[str, int], style: str, shard: int) -> int:
     """Styles with a name have one number in all shards: the place of their name."""
-    named = HEADS["style"]
+    named = WHOLE_HEADS["style"]
     return named.index(style) if style in named else 1000 * shard + len(named) + known.setdefault(style, len(known))
 
 
@@ -116,7 +116,7 @@ def _style(rng: np.random.Generator) -> object:
     kind = str(rng.choice(list(STYLES), p=list(STYLES.values())))
     if kind == "unnamed":
         return draw_style(rng, "judge")
-    return kind if kind == "photo" else str(rng.choice(HEADS["style"][1:-1]))
+    return kind if kind == "photo" else str(rng.choice(WHOLE_HEADS["style"][1:-1]))
 
 
 def _scene_row(rng: np.random.Generator, style: object) -> tuple[np.ndarray, list[int], np.ndarray, str]:
@@ -124,11 +124,15 @@ def _scene_row(rng: np.random.Generator, style: object) -> tuple[np.ndarray, lis
     scene = draw_scene(rng, style=style, second=second, split="judge")
     picture, known = render(scene), truth(scene)
     right = visible(known)
-    answers = [HEADS[head].index(right[head]) if head in right else UNKNOWN for head in HEADS]
+    answers = [_index(names, right.get(head)) for head, names in WHOLE_HEADS.items()]
     boxes = np.full((3, 4), np.nan, np.float32)
     for place, box in _boxes(scene, picture.box).items():
         boxes[place] = box
     return picture.image, answers, boxes, known.style if known.style != "unnamed" else known.style_id
+
+
+def _index(names: tuple[str, ...], name: str | None) -> int:
+    return UNKNOWN if name is None else names.index(name)
 
 
 def _boxes(scene: Scene, box: tuple[float, ...]) -> dict[int, tuple[float, ...]]:
@@ -145,6 +149,7 @@ def _view_rows(rng: np.random.Generator, number: int) -> Rows:
         "images": np.stack([image for image, *_ in rows]),
         "boxes": np.array([box for _, box, *_ in rows], np.float32),
         "instances": np.array([GROUPS * number + place for *_, place in rows], np.int64),
+        "answers": np.array([_answers(instances[place], style) for _, _, style, place in rows], np.int64),
         "names": np.array([_names(instances[place], style) for _, _, style, place in rows], np.int64),
         "numbers": np.array([_numbers(instances[place]) for *_, place in rows], np.float32),
     }
@@ -160,7 +165,7 @@ def _family(rng: np.random.Generator) -> tuple[Instance, Instance]:
 
 
 def _view(rng: np.random.Generator, instance: Instance) -> tuple[np.ndarray, tuple[float, ...], str]:
-    style = "photo" if rng.random() < 0.75 else str(rng.choice(HEADS["style"][1:-1]))
+    style = "photo" if rng.random() < 0.75 else str(rng.choice(WHOLE_HEADS["style"][1:-1]))
     second = draw_instance(rng, split="judge") if rng.random() < 0.15 else "none"
     paired = {"second": second, "position": str(rng.choice(["left", "right"]))} if second != "none" else {}
     scene = draw_scene(rng, subject=instance, style=style, split="judge", **paired)
@@ -168,12 +173,17 @@ def _view(rng: np.random.Generator, instance: Instance) -> tuple[np.ndarray, tup
     return picture.image, picture.box, style
 
 
+def _answers(instance: Instance, style: str) -> list[int]:
+    seen = {"class": instance.class_name, "colour": instance.primary.name if style in COLOURED else None}
+    return [_index(names, seen[head]) for head, names in CROP_HEADS.items()]
+
+
 def _names(instance: Instance, style: str) -> list[int]:
-    values = {name: getattr(instance, name) for name in FACTOR_NAMES}
-    values["detail"] = f"{instance.class_name} {instance.detail}"
-    values |= {name: getattr(instance, name).name for name in COLOUR_FACTORS}
-    hidden = () if style in COLOURED else COLOUR_FACTORS
-    return [UNKNOWN if name in hidden else FACTOR_NAMES[name].index(values[name]) for name in FACTOR_NAMES]
+    seen = {name: getattr(instance, name) for name in FACTOR_NAMES}
+    seen["detail"] = f"{instance.class_name} {instance.detail}"
+    for name in COLOUR_FACTORS[1:]:
+        seen[name] = getattr(instance, name).name if style in COLOURED else None
+    return [_index(names, seen[factor]) for factor, names in FACTOR_NAMES.items()]
 
 
 def _numbers(instance: Instance) -> list[float]:

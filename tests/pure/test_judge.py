@@ -24,10 +24,14 @@ def _images(rng, count: int) -> torch.Tensor:
     return torch.from_numpy(np.stack([world.render(world.draw_scene(rng)).image for _ in range(count)]))
 
 
+def _names(head: str) -> tuple[str, ...]:
+    return (judging.WHOLE_HEADS | judging.CROP_HEADS)[head.removeprefix("left ").removeprefix("right ")]
+
+
 def test_a_judge_answers_for_every_picture(judge, rng):
     images = _images(rng, 5)
     for head, answer in judge.attributes(images).items():
-        assert set(answer.names) <= set(judging.HEADS[head])
+        assert set(answer.names) <= set(_names(head))
         assert len(answer.names) == len(answer.confidence) == 5
         assert (answer.confidence > 0).all()
     assert judge.boxes(images).shape == (5, 4)
@@ -46,12 +50,12 @@ def test_what_a_judge_says_does_not_depend_on_the_batch(judge, rng):
 def test_a_saved_judge_is_small_and_says_the_same(rng, tmp_path):
     torch.manual_seed(1)
     for name in judging.NAMES:
-        whole, identity = judging.networks(name)
+        whole, crop = judging.networks(name)
         path = tmp_path / f"judge-{name}.safetensors"
-        judging.save_judge(whole, identity, path)
+        judging.save_judge(whole, crop, path)
         assert path.stat().st_size < 2_000_000
         images = _images(rng, 2)
-        loaded, original = judging.load_judge(name, tmp_path), judging.Judge(whole, identity)
+        loaded, original = judging.load_judge(name, tmp_path), judging.Judge(whole, crop)
         assert torch.allclose(loaded.identity(images), original.identity(images), atol=1e-2)
 
 
@@ -73,7 +77,7 @@ def test_the_right_answers_are_those_a_picture_shows(rng):
     for _ in range(100):
         truth = world.truth(world.draw_scene(rng))
         answers = judging.visible(truth)
-        assert all(name in judging.HEADS[head] for head, name in answers.items())
+        assert all(name in _names(head) for head, name in answers.items())
         assert ("class" in answers) == (truth.second_class is None)
         assert ("left class" in answers) == (truth.second_class is not None)
         if truth.second_class and truth.position == "right":
@@ -107,7 +111,7 @@ def test_rendered_shards_are_found_again(rng, tmp_path, monkeypatch):
     rows = np.load(first)
     styles = rows["styles"].reshape(4, judge_pictures.VIEWS)
     assert (styles == styles[:, :1]).all()
-    two = rows["answers"][:, list(judging.HEADS).index("objects")] == 1
+    two = rows["answers"][:, list(judging.WHOLE_HEADS).index("objects")] == 1
     assert (np.isnan(rows["boxes"][:, 0, 0]) == two).all()
 
 
