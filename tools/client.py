@@ -65,7 +65,10 @@ class Client:
         return self._loop.run_until_complete(asyncio.wait_for(work, self.seconds))
 
     def get(self, path: str) -> Any:
-        return json.loads(self._run(self._request("GET", path)))
+        return json.loads(self.page(path))
+
+    def page(self, path: str) -> bytes:
+        return self._run(self._request("GET", path))
 
     def post(self, path: str, body: dict[str, Any]) -> bytes:
         return self._run(self._request("POST", path, json=body))

@@ -60,13 +60,9 @@ def _rings() -> list[str]:
 
 def check(request: Namespace, rest: list[str]) -> int:
     _require("ruff", "pyright")
-    failed = [
-        _call("-m", "ruff", "format", "--check"),
-        _call("-m", "ruff", "check"),
-        _call("-m", "pyright"),
-        _node_test(),
-    ]
-    return int(any(failed))
+    types = ("pyright", "--pythonpath", sys.executable)
+    failed = [_call("-m", *tool) for tool in (("ruff", "format", "--check"), ("ruff", "check"), types)]
+    return int(any([*failed, _node_test()]))
 
 
 def _node_test() -> int:
