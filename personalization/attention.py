@@ -94,7 +94,7 @@ class RowCache:
         self._kept = torch.utils.weak.WeakTensorKeyDictionary()
 
     def like(self, master: Tensor, other: Tensor) -> Tensor:
-        if master.requires_grad:
+        if master.requires_grad or (master.device, master.dtype) == (other.device, other.dtype):
             return master.to(other)
         copies = self._kept.setdefault(master, {})
         key = (other.device, other.dtype)

@@ -67,6 +67,8 @@ def _sane(info: ConceptInfo) -> None:
         raise ValueError(f"the role '{info.role}' is none of {', '.join(ROLES)}")
     if not info.placeholder or any(char in "<>" or char.isspace() for char in info.placeholder):
         raise ValueError(f"'{info.placeholder}' is no placeholder")
+    if not info.class_word.strip():
+        raise ValueError("it has no class word")
     if not 1 <= info.slots <= MOST_SLOTS:
         raise ValueError(f"the phrase '{info.phrase[:40]}' has {info.slots} slots")
 

@@ -33,7 +33,7 @@ ENCODED = WeakTensorKeyDictionary()
 class Encoded:
     """What a woven CLIP says about a conditioning: the words it knows, and where they stand in `tensor`."""
 
-    tensor: Tensor  # the conditioning as it was made: a later node may have changed the copy that arrives
+    tensor: Tensor | None  # the conditioning as it was made: a later node may have changed the copy that arrives
     slots: tuple[Slots, ...]
     known: Mapping[str, str]  # placeholder -> the concept's content hash
 
@@ -93,9 +93,9 @@ class ConceptCLIP(comfy.sd.CLIP):
 
     def _record(self, cond: Tensor, tokens: Tokens) -> Encoded:
         known = {placed.word: _content_hash(placed.concept) for placed in self.composition}
-        encoded = Encoded(cond, slots_of(marks_in(tokens), cond.shape[1], known), known)
-        ENCODED[cond] = encoded
-        return encoded
+        slots = slots_of(marks_in(tokens), cond.shape[1], known)
+        ENCODED[cond] = Encoded(None, slots, known)  # a value that held its own key would keep it alive
+        return Encoded(cond, slots, known)
 
 
 def weave_clip(clip: comfy.sd.CLIP, composition: Composition) -> ConceptCLIP:

@@ -32,7 +32,7 @@ class Encoder:
 
     def class_embedding(self, words: str) -> Tensor:
         """The mean of the words' token embeddings, (width,), fp32: where a slot starts and what strength 0 means."""
-        ids = torch.tensor(self.ids(words or "thing"), device=self._embeddings.weight.device)
+        ids = torch.tensor(self.ids(words), device=self._embeddings.weight.device)
         return self._embeddings(ids, out_dtype=torch.float32).mean(0)
 
 

@@ -36,9 +36,9 @@ def heard_in(conds: list[list[dict] | None], x: Tensor, run: Run | None) -> dict
     return heard
 
 
-def intact(slots: Slots, made: Tensor, arrived: Tensor) -> bool:
+def intact(slots: Slots, made: Tensor | None, arrived: Tensor) -> bool:
     """Whether the word's rows arrived as they were made: Average and Zero Out change them, Concat appends to them."""
-    if arrived is made:
+    if made is None or arrived is made:
         return True
     rows = sorted({row for rows in slots.rows.values() for row in rows})
     if made.shape[-1] != arrived.shape[-1] or rows[-1] >= arrived.shape[1]:

@@ -42,6 +42,7 @@ class Loom:
     composition: Composition = ()
     listeners: Mapping[str, Listener] = field(default_factory=dict)  # word -> who asked to be told
     run: Run | None = None  # while sampling
+    windows: Mapping[str, Window] | None = None  # ... and then known: the host waits for the device to compute a sigma
     heard: Mapping[tuple[int, object], Heard] = field(default_factory=dict)  # (list index, uuid) -> conditioning
     plan: Plan | None = None  # while a model call runs
     attention: RegionalAttention | None = None  # ... in which a concept has a region
@@ -143,8 +144,9 @@ def open_run(
     if loom is None:
         return executor(noise, latent, sampler, sigmas, *args, **kwargs)
     sampling = guider.model_patcher.get_model_object("model_sampling")
-    run = Run(_steps_inside(sigmas.tolist(), _windows(loom.composition, sampling)))
-    options[KEY] = replace(loom, run=run)
+    windows = _windows(loom.composition, sampling)
+    run = Run(_steps_inside(sigmas.tolist(), windows))
+    options[KEY] = replace(loom, run=run, windows=windows)
     out = executor(noise, latent, sampler, sigmas, *args, **kwargs)
     _tell(loom, reports(loom.composition, run, loom.sites))
     return out
@@ -174,7 +176,9 @@ def plan_call(
     loom = options.get(KEY)
     if loom is not None and loom.heard and c_crossattn is not None and "uuids" in options:
         call = Call(_chunks(loom, options, x.shape[0]), c_crossattn.shape[1], t)
-        windows = _windows(loom.composition, executor.class_obj.model_sampling)
+        windows = loom.windows
+        if windows is None:
+            windows = _windows(loom.composition, executor.class_obj.model_sampling)
         plan = planned(loom.composition, call, channel_spans(loom.base.encoders), windows)
         options = _with_plan(options, loom, plan)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)

@@ -125,6 +125,7 @@ def test_a_missing_file_is_refused_by_name(tmp_path):
         {"placeholder": "a b"},
         {"placeholder": ""},
         {"phrase": "mug"},
+        {"class_word": " "},
         {"phrase": "[V]" * 1000},
         {"name": 3},
         {"strength": "loud"},
