@@ -1,0 +1,35 @@
+// @ts-check
+/** Registers Concept Loom with ComfyUI's page; everything else is in the .mjs files beside this one. */
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { LINE_NODES, REPORT_EVENT, lineOf, linesOf, told } from "./sentence.mjs";
+
+app.registerExtension({
+    name: "ConceptLoom.Sentences",
+
+    setup() {
+        api.addEventListener(REPORT_EVENT, (event) => {
+            const node = app.graph?.getNodeById?.(event.detail.node);
+            if (node?.conceptLoomLine) told(node.conceptLoomLine, linesOf(event.detail.reports));
+        });
+    },
+
+    nodeCreated(node) {
+        if (!LINE_NODES.has(node.comfyClass)) return;
+        const line = document.createElement("div");
+        node.conceptLoomLine = line;
+        node.addDOMWidget("concept_loom_line", "concept_loom_line", line, {
+            serialize: false,
+            hideOnZoom: false,
+            getMinHeight: () => 44,
+            getValue: () => line.textContent,
+            setValue: () => {},
+        });
+        const executed = node.onExecuted;
+        node.onExecuted = function (output) {
+            executed?.apply(this, arguments);
+            const text = lineOf(output);
+            if (text) told(line, [{ text, warns: false }]);
+        };
+    },
+});
