@@ -1,0 +1,164 @@
+"""From pictures to a file, on the playground's classes with random weights."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import comfy.model_management as host
+import pytest
+import torch
+from concept_loom.nodes.dataset import EXAMPLE_PICTURES
+from concept_loom.nodes.progress import PREVIEW_SHARE, LearningProgress
+from concept_loom.personalization.checkpoint import load
+from concept_loom.personalization.comfyui.canvas import Canvas
+from concept_loom.personalization.comfyui.lesson import Lesson, Wish, recipe_of, teach
+from concept_loom.personalization.dataset import ConceptDataset, dataset_of
+from concept_loom.personalization.learned import Event, LearningDiverged, Preview, Step
+from concept_loom.personalization.pictures import read_pictures
+from concept_loom.playground import model as playground
+from concept_loom.tests.scratch_weights import write_scratch_weights
+
+from . import tiny
+
+WISH = Wish("mug", "mug", "subject", "quick", "fast", steps=3, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    write_scratch_weights(folder)
+    return folder
+
+
+@pytest.fixture
+def canvas(weights: Path) -> Canvas:
+    with torch.inference_mode():
+        return Canvas(*playground.load(weights)[:3])
+
+
+@pytest.fixture(scope="module")
+def pictures() -> ConceptDataset:
+    with torch.inference_mode():
+        return dataset_of(*read_pictures(EXAMPLE_PICTURES)[:1])
+
+
+def taught(canvas: Canvas, pictures: ConceptDataset, folder: Path, wish: Wish = WISH, show=None) -> tuple[Lesson, list]:
+    seen: list[Event] = []
+    with torch.inference_mode():
+        lesson = teach(canvas, pictures, wish, [folder], show or (lambda event, picture_of: seen.append(event)))
+    return lesson, seen
+
+
+def test_what_is_learned_is_on_disk_and_equal_to_what_is_returned(canvas, pictures, tmp_path) -> None:
+    lesson, seen = taught(canvas, pictures, tmp_path)
+    stored = load(lesson.path)
+    assert stored.hash == lesson.concept.hash and stored.info.key and len(stored.info.losses) == 3
+    assert sum(isinstance(event, Step) for event in seen) == 3
+    assert lesson.picture.shape == (1, 64, 64, 3) and lesson.picture.std() > 0
+    assert [file.name for file in tmp_path.iterdir()] == ["mug.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"placeholder": "<cup>"}, False),
+        ({}, False),
+        ({"seed": 1}, True),
+        ({"class_word": "cup"}, True),
+        ({"role": "style"}, True),
+        ({"method": "textual inversion"}, True),
+        ({"steps": 4}, True),
+        ({"learning_rate": 1e-3}, True),
+    ],
+)
+def test_only_what_decides_the_tensors_learns_again(canvas, pictures, tmp_path, changes: dict, again: bool) -> None:
+    taught(canvas, pictures, tmp_path)
+    lesson, seen = taught(canvas, pictures, tmp_path, replace(WISH, **changes))
+    assert bool(seen) == again
+    assert lesson.word == ("cup" if "placeholder" in changes else "mug")
+    assert lesson.concept.info.losses
+
+
+def test_another_patch_on_the_model_learns_again(canvas, pictures, tmp_path) -> None:
+    taught(canvas, pictures, tmp_path)
+    model = canvas.model.clone()
+    key = next(key for key in model.model.state_dict() if key.endswith("attn2.to_k.weight"))
+    weight = model.model.state_dict()[key]
+    model.add_patches({key: ("diff", (torch.ones_like(weight),))}, 0.5)
+    assert taught(canvas._replace(model=model), pictures, tmp_path)[1]
+
+
+def test_learning_leaves_every_base_weight_as_it_was(canvas, pictures, tmp_path) -> None:
+    networks = (canvas.model.model, canvas.clip.cond_stage_model, canvas.vae.first_stage_model)
+    before = [{name: value.clone() for name, value in network.state_dict().items()} for network in networks]
+    taught(canvas, pictures, tmp_path)
+    for network, old in zip(networks, before, strict=True):
+        assert all(torch.equal(value, old[name]) for name, value in network.state_dict().items())
+
+
+def test_nan_ends_in_a_sentence_and_leaves_no_file(canvas, pictures, tmp_path) -> None:
+    with pytest.raises(LearningDiverged, match="NaN or infinity at step"):
+        taught(canvas, pictures, tmp_path, replace(WISH, learning_rate=1e30))
+    assert not list(tmp_path.iterdir())
+
+
+def test_cancelling_keeps_a_file_that_is_not_taken_for_a_finished_one(canvas, pictures, tmp_path) -> None:
+    def cancel(event: Event, picture_of) -> None:
+        if isinstance(event, Step) and event.step == 2:
+            host.interrupt_current_processing()
+
+    lesson, _ = taught(canvas, pictures, tmp_path, show=cancel)
+    assert lesson.path.exists() and load(lesson.path).info.key == ""
+    again, seen = taught(canvas, pictures, tmp_path)
+    assert seen and again.path != lesson.path
+
+
+def test_a_second_cancel_while_the_picture_is_made_loses_nothing(canvas, pictures, tmp_path) -> None:
+    def cancel(event: Event, picture_of) -> None:
+        if isinstance(event, Step) and event.step == 3:
+            host.interrupt_current_processing()
+
+    lesson, _ = taught(canvas, pictures, tmp_path, show=cancel)
+    assert lesson.path.exists()
+
+
+@pytest.mark.parametrize(("part", "said"), [("vae", "latents of 4 channels"), ("clip", "text encoders")])
+def test_parts_of_another_checkpoint_are_refused(canvas, pictures, tmp_path, part: str, said: str) -> None:
+    class Other:
+        latent_channels = 4
+
+    other = Other() if part == "vae" else tiny.clip()
+    with pytest.raises(ValueError, match=said):
+        taught(canvas._replace(**{part: other}), pictures, tmp_path)
+
+
+@pytest.mark.parametrize("placeholder", ["", "two words", "<>", "a<b"])
+def test_a_placeholder_that_no_prompt_can_hold_is_refused(canvas, pictures, tmp_path, placeholder: str) -> None:
+    with pytest.raises(ValueError, match="one word without spaces"):
+        taught(canvas, pictures, tmp_path, replace(WISH, placeholder=placeholder))
+
+
+def test_a_larger_budget_means_more_and_given_steps_mean_exactly_those() -> None:
+    plain = Wish("mug", "mug", "subject", "quick", "fast")
+    for family in ("Playground", "SDXL"):
+        fast, thorough = (recipe_of(replace(plain, budget=b), family, 5) for b in ("fast", "thorough"))
+        assert (thorough.steps, thorough.seconds) > (fast.steps, fast.seconds)
+        exact = recipe_of(replace(plain, steps=7, learning_rate=0.5, batch_size=3), family, 5)
+        assert (exact.steps, exact.seconds, exact.batch_size) == (7, 0.0, 3)
+        assert exact.stages[0].learning_rate == 0.5
+
+
+def test_pictures_on_the_way_take_no_more_than_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("concept_loom.nodes.progress.time.perf_counter", lambda: now[0])
+    progress, made = LearningProgress(), []
+
+    def picture_of(concept: object) -> torch.Tensor:
+        now[0] += 2.0
+        made.append(2.0)
+        return torch.zeros(1, 8, 8, 3)
+
+    for step in range(1, 101):
+        now[0] += 1.0
+        progress(Step(step, 100, 0.5, now[0]), picture_of)
+        progress(Preview(step, tiny.concept()), picture_of)
+    assert len(made) > 5 and sum(made) <= PREVIEW_SHARE * now[0] + 2.0
