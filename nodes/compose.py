@@ -26,8 +26,6 @@ from .sockets import CATEGORY, Concept
 
 AS_LEARNED = "as learned"
 MOST_CONCEPTS = 20
-STRENGTH = {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.05}
-PERCENT = {"min": 0.0, "max": 1.0, "step": 0.01}
 
 
 class PlaceConcept(io.ComfyNode):
@@ -47,10 +45,8 @@ class PlaceConcept(io.ComfyNode):
             ],
             inputs=[
                 Concept.Input("concept", tooltip="From Learn Concept or Load Concept."),
-                io.Float.Input(
-                    "strength",
-                    **STRENGTH,
-                    tooltip="0: its class word alone, as if it had not been learned. 1: as learned. Higher insists on "
+                _strength(
+                    "0: its class word alone, as if it had not been learned. 1: as learned. Higher insists on "
                     "it and obeys the rest of the prompt less.",
                 ),
                 io.Combo.Input(
@@ -59,21 +55,15 @@ class PlaceConcept(io.ComfyNode):
                     default=AS_LEARNED,
                     tooltip="A concept that was learned as both can be narrowed to subject or style.",
                 ),
-                io.Float.Input(
+                _percent(
                     "start",
-                    optional=True,
-                    default=0.0,
-                    **PERCENT,
-                    tooltip="Share of sampling after which it acts. Higher leaves the layout to the model.",
-                    advanced=True,
+                    0.0,
+                    "Share of sampling after which it acts. Higher leaves the layout to the model.",
                 ),
-                io.Float.Input(
+                _percent(
                     "end",
-                    optional=True,
-                    default=1.0,
-                    **PERCENT,
-                    tooltip="Share of sampling until which it acts. Lower leaves fine detail to the model.",
-                    advanced=True,
+                    1.0,
+                    "Share of sampling until which it acts. Lower leaves fine detail to the model.",
                 ),
                 io.Mask.Input(
                     "region",
@@ -130,10 +120,8 @@ class ComposeConcepts(io.ComfyNode):
                     ),
                     tooltip="One socket more appears for each that is connected.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    **STRENGTH,
-                    tooltip="Multiplies the strength of every concept here: 0 writes their class words, 1 is as "
+                _strength(
+                    "Multiplies the strength of every concept here: 0 writes their class words, 1 is as "
                     "learned, more insists on them and obeys the rest of the prompt less.",
                 ),
             ],
@@ -158,6 +146,16 @@ class ComposeConcepts(io.ComfyNode):
         listener = teller(cls.hidden.unique_id)
         woven = weave_model(model, composition, listener), weave_clip(clip, composition)
         return io.NodeOutput(*woven, ui={"text": notes})
+
+
+def _strength(tooltip: str) -> io.Input:
+    return io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip=tooltip)
+
+
+def _percent(name: str, default: float, tooltip: str) -> io.Input:
+    return io.Float.Input(
+        name, optional=True, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip, advanced=True
+    )
 
 
 def _refuse_empty_window(start: float, end: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,8 +149,8 @@ def _captioned(pictures: Sequence[Picture], lines: Sequence[str]) -> tuple[Pictu
             f"{len(lines)} captions came with {len(pictures)} pictures; one line per picture is needed. "
             "Take out lines, or leave the captions empty."
         )
-    pairs = zip_longest(pictures, lines, fillvalue="")
-    return tuple(replace(one, caption=line.strip()) if line.strip() else one for one, line in pairs)
+    given = {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+    return tuple(replace(one, caption=given.get(number, one.caption)) for number, one in enumerate(pictures))
 
 
 def _report(dataset: ConceptDataset) -> tuple[str, ...]:

@@ -128,15 +128,19 @@ def _effort() -> list[io.Input]:
 
 def _overrides() -> list[io.Input]:
     return [
-        _number(io.Int, "steps", STEPS, "0: from the budget. More steps learn more, and take longer."),
-        _number(
-            io.Float,
+        _whole("steps", STEPS, "0: from the budget. More steps learn more, and take longer."),
+        io.Float.Input(
             "learning_rate",
-            LEARNING_RATE,
-            "0: the method's own. Higher learns faster; too high ends in noise, and is then stopped with a message.",
+            optional=True,
+            default=LEARNING_RATE.default,
+            min=LEARNING_RATE.least,
+            max=LEARNING_RATE.most,
+            step=LEARNING_RATE.step,
+            tooltip="0: the method's own. Higher learns faster; too high ends in noise, and is then stopped with a "
+            "message.",
+            advanced=True,
         ),
-        _number(
-            io.Int,
+        _whole(
             "batch_size",
             BATCH_SIZE,
             "0: the method's own. More pictures per step learn more steadily and need more memory and time.",
@@ -144,9 +148,8 @@ def _overrides() -> list[io.Input]:
     ]
 
 
-def _number(kind: type[io.Int] | type[io.Float], name: str, limits: Range, tooltip: str) -> io.Input:
-    cast = kind.Type
-    default, least, most, step = (cast(value) for value in limits)
-    return kind.Input(
+def _whole(name: str, limits: Range, tooltip: str) -> io.Input:
+    default, least, most, step = map(int, limits)
+    return io.Int.Input(
         name, optional=True, default=default, min=least, max=most, step=step, tooltip=tooltip, advanced=True
     )

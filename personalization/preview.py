@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -18,9 +19,9 @@ SEED = 7  # the same noise every time, so that previews can be compared
 
 @torch.no_grad()
 def preview(
-    denoiser: Denoiser, encoder: PromptEncoder, concept: Concept, template: str, shape: tuple[int, int, int]
+    denoiser: Denoiser, encoder: PromptEncoder, concept: Concept, template: str, shape: Sequence[int]
 ) -> Tensor:
-    """Latents (1, *shape) of `template` with the concept's word at `{}`."""
+    """Latents (1, *shape), `shape` as (c, h, w), of `template` with the concept's word at `{}`."""
     composition = (PlacedConcept(concept),)
     asked = encoder.encode(template.replace("{}", f"<{composition[0].word}>"), composition)
     contexts = [asked, encoder.encode("", composition)]

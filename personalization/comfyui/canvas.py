@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,7 +64,8 @@ class Canvas(NamedTuple):
         if host.is_device_cpu(device):
             return True
         needed = self.vae.patcher.model_size() + self.vae.memory_used_decode(shape, self.vae.vae_dtype)
-        return host.get_free_memory(device) > 1.2 * needed + host.minimum_inference_memory()
+        free = host.get_free_memory(device)
+        return free > 1.2 * needed + host.minimum_inference_memory()  # pyright: ignore[reportOperatorIssue]
 
 
 def size_for(base: Base) -> tuple[int, int]:
@@ -101,5 +103,5 @@ def _refuse_other_vae(vae: comfy.sd.VAE, model: comfy.model_patcher.ModelPatcher
         )
 
 
-def _listed(widths: dict[str, int] | object) -> str:
-    return ", ".join(f"{key} ({width})" for key, width in dict(widths).items())
+def _listed(widths: Mapping[str, int]) -> str:
+    return ", ".join(f"{key} ({width})" for key, width in widths.items())

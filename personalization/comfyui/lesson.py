@@ -12,6 +12,7 @@ import comfy.model_management as host
 import torch
 from torch import Tensor
 
+from ..augment import TrainingLatents
 from ..checkpoint import load, save
 from ..concept import Base, Concept
 from ..dataset import ConceptDataset
@@ -125,7 +126,7 @@ def _learned(
     return learned, None if last is None else _decoded(canvas, last)
 
 
-def _task(session: Session, concept: Concept, latents: object, recipe: Recipe, seed: int) -> LearnTask:
+def _task(session: Session, concept: Concept, latents: TrainingLatents, recipe: Recipe, seed: int) -> LearnTask:
     stop = (host.InterruptProcessingException,)
     denoiser, encoder = session
     return LearnTask(denoiser, encoder, concept, latents, recipe, seed, PREVIEWS, interrupts=stop)
