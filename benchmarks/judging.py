@@ -22,7 +22,7 @@ from ..playground.world import (
     truth,
     vary,
 )
-from .statistics import auc, equal_error
+from .statistics import auc, equal_error, spearman
 
 Through = Callable[[Tensor], Tensor]  # uint8 (n, h, w, 3) to the same, through the VAE
 SPLIT = "bench"
@@ -132,3 +132,25 @@ def factor_auc(judge: Judge, through: Through, factor: str, sizes: Sizes, seed: 
     one, two = (_embedded(judge, through, instances, 3, "photo", rng) for _ in range(2))
     other = _embedded(judge, through, varied, 3, "photo", rng)
     return auc((one @ two.transpose(1, 2)).flatten().numpy(), (one @ other.transpose(1, 2)).flatten().numpy())
+
+
+def same_order(one: Judge, other: Judge, through: Through, sizes: Sizes, seed: int) -> float:
+    """Rank correlation of two judges' similarities over pairs of photographs that differ in 0 to all factors.
+
+    It stands for what methods do: come nearer to an instance, factor by factor.
+    """
+    rng = np.random.default_rng([seed, 5])
+    instances = [draw_instance(rng, split=SPLIT) for _ in range(2 * sizes.pairs)]
+    others = [_altered(instance, int(rng.integers(len(FACTORS) + 1)), rng) for instance in instances]
+    sides = [
+        pictures([draw_scene(rng, subject=subject, style="photo", split=SPLIT) for subject in side], through)
+        for side in (instances, others)
+    ]
+    likeness = [(judge.identity(sides[0]) * judge.identity(sides[1])).sum(1).numpy() for judge in (one, other)]
+    return spearman(*likeness)
+
+
+def _altered(instance: Instance, count: int, rng: np.random.Generator) -> Instance:
+    for factor in rng.permutation(FACTORS)[:count]:
+        instance = vary(instance, str(factor), rng)
+    return instance

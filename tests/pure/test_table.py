@@ -1,0 +1,49 @@
+import json
+
+import pytest
+from concept_loom.benchmarks.table import Table, print_table
+
+
+def _never():
+    raise AssertionError("made twice")
+
+
+def test_a_restart_makes_only_what_is_missing(tmp_path):
+    path = tmp_path / "out.json"
+    first = Table(path, {"seed": 1})
+    first.once("ceiling", lambda: 0.8)
+    first.row("quick", lambda: {"identity": 0.5})
+    again = Table(path, {"seed": 1})
+    assert again.once("ceiling", _never) == 0.8
+    assert again.row("quick", _never) == {"method": "quick", "identity": 0.5}
+    again.row("auto", lambda: {"identity": 0.6})
+    assert [row["method"] for row in json.loads(path.read_text())["rows"]] == ["quick", "auto"]
+
+
+def test_a_row_that_fails_leaves_the_others(tmp_path):
+    path = tmp_path / "out.json"
+    table = Table(path, {"seed": 1})
+    table.row("quick", lambda: {"identity": 0.5})
+    with pytest.raises(AssertionError):
+        table.row("auto", _never)
+    assert [row["method"] for row in json.loads(path.read_text())["rows"]] == ["quick"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_about_something_else_is_begun_anew(tmp_path):
+    path = tmp_path / "out.json"
+    Table(path, {"seed": 1}).once("floor", lambda: 0.1)
+    assert Table(path, {"seed": 2}).once("floor", lambda: 0.2) == 0.2
+
+
+def test_a_table_without_a_file_still_keeps_its_values():
+    table = Table(None, {})
+    table.once("floor", lambda: 0.1)
+    assert table.once("floor", _never) == 0.1
+
+
+def test_columns_line_up(capsys):
+    print_table(("method", "identity"), [("quick", 0.5), ("textual inversion", None), ("auto", 12)])
+    lines = capsys.readouterr().out.rstrip("\n").split("\n")
+    assert len({len(line) for line in lines}) == 1
+    assert lines[2].endswith("-")
