@@ -95,12 +95,17 @@ class RowCache:
 
     def like(self, master: Tensor, other: Tensor) -> Tensor:
         if master.requires_grad or (master.device, master.dtype) == (other.device, other.dtype):
-            return master.to(other)
+            return _outside_inference(master).to(other)
         copies = self._kept.setdefault(master, {})
         key = (other.device, other.dtype)
         if key not in copies:
-            copies[key] = master.to(other)
+            copies[key] = _outside_inference(master).to(other)
         return copies[key]
+
+
+def _outside_inference(master: Tensor) -> Tensor:
+    """Nodes load concepts in inference mode; autograd refuses to save such tensors, even frozen ones."""
+    return master.clone() if master.is_inference() and not torch.is_inference_mode_enabled() else master
 
 
 def _drawn_in(context: Tensor, master: Tensor, places: Places, cache: RowCache) -> Tensor:

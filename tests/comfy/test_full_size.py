@@ -1,0 +1,79 @@
+"""One training step on the published architectures with random weights: shapes and memory, not pictures."""
+
+import comfy.model_base
+import comfy.model_patcher
+import pytest
+import torch
+from comfy import supported_models
+from concept_loom.personalization.comfyui.backbone import Backbone
+from concept_loom.personalization.comfyui.gradient_checkpoint import checkpointed
+from concept_loom.personalization.composition import PlacedConcept
+from concept_loom.personalization.concept import Concept, ConceptInfo
+from concept_loom.personalization.denoiser import Context, Slots
+from concept_loom.personalization.parts import ContextRows
+
+COMMON = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "use_temporal_attention": False,
+    "dtype": torch.bfloat16,
+}
+SD15 = COMMON | {
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "context_dim": 768,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+}
+SDXL = COMMON | {
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_middle": 10,
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+    "context_dim": 2048,
+    "use_linear_in_transformer": True,
+    "num_head_channels": 64,
+    "adm_in_channels": 2816,
+    "num_classes": "sequential",
+}
+FAMILIES = [
+    ("SD 1.5", supported_models.SD15, comfy.model_base.BaseModel, SD15, 16),
+    ("SDXL", supported_models.SDXL, comfy.model_base.SDXL, SDXL, 70),
+]
+
+
+def backbone(kind, model_class, unet):
+    config = kind(unet)
+    config.manual_cast_dtype = None
+    model = model_class(config, comfy.model_base.ModelType.EPS, device=torch.device("cpu"))
+    noise = 0.02 * torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
+    for parameter in model.parameters():  # repeated: drawing billions of numbers takes minutes
+        flat = parameter.data.view(-1)
+        flat.copy_(noise.repeat(-(-flat.numel() // len(noise)))[: flat.numel()])
+    return model, Backbone(comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "kind", "model_class", "unet", "sites"), FAMILIES, ids=[f[0] for f in FAMILIES])
+def test_a_training_step_reaches_every_site(family, kind, model_class, unet, sites):
+    model, denoiser = backbone(kind, model_class, unet)
+    base = denoiser.base
+    assert (base.family, len(base.sites)) == (family, sites)
+    rows = {shape.site: torch.randn(1, base.context_width).requires_grad_() for shape in base.sites}
+    info = ConceptInfo("mug", "mug", "[V] mug", "mug", "subject", base)
+    composition = (PlacedConcept(Concept(info, {}, (ContextRows(rows),))),)
+    slots = Slots("mug", "", {key: (1,) for key in base.encoders}, (1.0,))
+    context = Context(torch.randn(1, 77, base.context_width), (slots,), torch.randn(1, 1280))
+    x0, sigma = torch.randn(1, 4, 16, 16), torch.tensor([1.0])
+    with checkpointed(model.diffusion_model):
+        denoised = denoiser.predict(x0 + torch.randn_like(x0), sigma, [context], composition)
+        (denoised - x0).pow(2).mean().backward()
+    assert all(row.grad is not None and torch.isfinite(row.grad).all() for row in rows.values())
