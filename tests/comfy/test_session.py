@@ -5,11 +5,14 @@ from dataclasses import replace
 import comfy.model_management
 import pytest
 import torch
+from concept_loom.personalization.comfyui.concept_clip import weave_clip
 from concept_loom.personalization.comfyui.fingerprint import fingerprint_of
+from concept_loom.personalization.comfyui.patch import weave_model
 from concept_loom.personalization.comfyui.session import training_session
 from concept_loom.personalization.composition import PlacedConcept
 
 from . import tiny
+from .test_neighbours import lora
 from .test_prompt_to_picture import Canvas, encode, sample
 
 FAMILIES = ["SD 1.5", "SD 2", "SDXL"]
@@ -241,3 +244,47 @@ def test_a_frozen_concept_that_a_node_loaded_can_stand_beside_a_trained_one():
         noised = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
         session.denoiser.predict(noised, torch.tensor([1.0]), [context], both).sum().backward()
     assert all(tensor.grad.norm() > 0 for tensor in tensors.values())
+
+
+def test_a_model_that_the_host_can_reload_is_trained_on_a_copy_of_its_own():
+    model, clip = given("SD 1.5")
+    loads = []
+
+    def reload(disable_dynamic=False):
+        loads.append(disable_dynamic)
+        return tiny.fresh_model()
+
+    model.cached_patcher_init = (reload, ())
+    with training_session(model, clip, checkpoint=True) as session:
+        assert not any("forward" in vars(module) for module in model.model.modules())
+        tensors, composition = live("SD 1.5")
+        loss_of(session, composition).backward()
+    assert loads == [True] and all(tensor.grad.norm() > 0 for tensor in tensors.values())
+
+
+def test_a_lora_on_the_model_is_trained_through_and_leaves_the_base_alone():
+    with torch.inference_mode():
+        base, clip = tiny.fresh_model(), tiny.clip()
+    words = encode(clip, "a mug"), encode(clip, "")
+    before = sample(base, *words)
+    patched = lora(base)
+    with training_session(patched, clip) as session, torch.no_grad():
+        context = session.encoder.encode("a mug")
+        noised, sigma = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([1.0])
+        through = session.denoiser.predict(noised, sigma, [context])
+    with training_session(base, clip) as session, torch.no_grad():
+        plain = session.denoiser.predict(noised, sigma, [context])
+    assert (through - plain).abs().max() > 0.01 * plain.std()
+    assert torch.equal(sample(base, *words), before)
+
+
+def test_training_on_a_composed_model_does_not_train_through_its_concepts():
+    model, clip = given("SD 1.5")
+    composition = (PlacedConcept(tiny.concept()),)
+    composed = weave_model(model, composition), weave_clip(clip, composition)
+    noised, sigma = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([1.0])
+    with training_session(*composed) as session, torch.no_grad():
+        context = session.encoder.encode("a <mug>")
+        one = session.denoiser.predict(noised, sigma, [context])
+    with training_session(model, clip) as session, torch.no_grad():
+        assert torch.equal(one, session.denoiser.predict(noised, sigma, [context]))
