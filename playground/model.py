@@ -1,7 +1,7 @@
 """The playground's MODEL, CLIP, VAE and CLIP_VISION, built from ComfyUI's own classes.
 
 Nothing here is a look-alike: a UNetModel in a BaseModel and a ModelPatcher, an SD1-style CLIP with CLIP's own BPE
-tokenizer, an AutoencoderKL behind `comfy.sd.VAE`, and a CLIP vision tower, only smaller.
+tokenizer, a TAESD behind `comfy.sd.VAE`, and a CLIP vision tower, only smaller.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 WEIGHTS = Path(__file__).parent / "weights"
 FAMILY = "Playground"
 WIDTH = 128  # of the text context
-CHANNELS = 12  # of the latents: at 64 px an ornament is one latent cell, and 8 numbers blur it
+CHANNELS = 24  # of the latents: at 64 px an ornament is one latent cell, and 4 to 8 numbers blur it
 
 UNET = {
     "image_size": 8,
@@ -69,22 +69,10 @@ VISION = {
     "num_channels": 3,
     "projection_dim": WIDTH,
 }
-AUTOENCODER = {
-    "double_z": True,
-    "z_channels": CHANNELS,
-    "resolution": 64,
-    "in_channels": 3,
-    "out_ch": 3,
-    "ch": 32,
-    "ch_mult": (1, 1, 2, 4),
-    "num_res_blocks": 1,
-    "attn_resolutions": [],
-    "dropout": 0.0,
-}
 
 
 class PlaygroundLatents(comfy.latent_formats.LatentFormat):
-    """Latents of unit variance; `latent_rgb_factors` are fitted when the VAE is trained and stand in its file."""
+    """Latents of unit variance overall; `latent_rgb_factors` are fitted with the VAE and stand in its file."""
 
     scale_factor = 1.0
     latent_channels = CHANNELS
@@ -173,10 +161,7 @@ def load_clip(folder: str | Path = WEIGHTS) -> comfy.sd.CLIP:
 
 
 def load_vae(folder: str | Path = WEIGHTS) -> comfy.sd.VAE:
-    params = {"ddconfig": dict(AUTOENCODER), "embed_dim": CHANNELS}
-    vae = comfy.sd.VAE(sd=read_weights(folder, "vae"), config={"params": params}, dtype=torch.float32)
-    vae.latent_channels = CHANNELS
-    return vae
+    return comfy.sd.VAE(sd=read_weights(folder, "vae"), dtype=torch.float32)
 
 
 def load_clip_vision(folder: str | Path = WEIGHTS) -> ClipVisionModel:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import torch
 from comfy.clip_model import CLIPTextModel
-from comfy.ldm.models.autoencoder import AutoencoderKL
 from torch import Tensor
 
-from .model import AUTOENCODER, CHANNELS, TEXT, read_weights, unpacked
+from .model import TEXT, read_weights, unpacked
 from .training import autoencoder, unet, vision_text
 from .training.pictures import Pictures, pictures
 
-PICTURES, VAE_STEPS, TEXT_STEPS, UNET_STEPS = 120_000, 2400, 1500, 8000
+PICTURES, VAE_STEPS, TEXT_STEPS, UNET_STEPS = 120_000, 6000, 1500, 8000
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train_unet(data: Pictures, ids: Tensor, wanted: argparse.Namespace) -> None:
-    latents = encoded(data.images, wanted.cache / "latents.pt", wanted.weights)
+    latents = autoencoder.encode(autoencoder.components(data.images[:4000]), data.images)
     empty = vision_text.token_ids([[""]])[0, 0].long()
     run = unet.train(latents, ids, text_encoder(wanted.weights), empty, wanted.unet_steps, wanted.cache)
     unet.save(run.weights(), wanted.weights)
@@ -50,14 +49,3 @@ def text_encoder(weights: Path) -> CLIPTextModel:
     state = unpacked(read_weights(weights, "text"))
     text.load_state_dict({name.removeprefix("transformer."): value for name, value in state.items()})
     return text.requires_grad_(False).eval()
-
-
-def encoded(images: Tensor, path: Path, weights: Path) -> Tensor:
-    """The pictures' latents, kept on disk until their number changes."""
-    kept = torch.load(path, weights_only=True) if path.exists() else torch.empty(0)
-    if len(kept) != len(images):
-        vae = AutoencoderKL(ddconfig=dict(AUTOENCODER), embed_dim=CHANNELS)
-        vae.load_state_dict(read_weights(weights, "vae"))
-        kept = autoencoder.encode(vae, images)
-        torch.save(kept, path)
-    return kept
