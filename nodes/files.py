@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from comfy_api.latest import io
 
@@ -11,7 +11,7 @@ from ..personalization.checkpoint import load, save
 from ..personalization.comfyui.lesson import word_of
 from ..personalization.composition import PlacedConcept
 from ..personalization.concept import Concept
-from ..personalization.library import free_path
+from ..personalization.library import file_name, free_path
 from . import folders
 from .sockets import CATEGORY
 from .sockets import Concept as ConceptSocket
@@ -64,7 +64,7 @@ class SaveConcept(io.ComfyNode):
         cls, concept: PlacedConcept, name: str, note: str = "", author: str = "", license: str = ""
     ) -> io.NodeOutput:
         named = _named(concept, note, author, license)
-        path = free_path(folders.written_to(), _inside(name.strip() or concept.word))
+        path = free_path(folders.written_to(), _inside(name.strip() or file_name(concept.word)))
         save(named, path)
         return io.NodeOutput(ui={"text": (f"Saved as concepts/{path.relative_to(folders.written_to()).as_posix()}.",)})
 
@@ -142,10 +142,10 @@ def _named(placed: PlacedConcept, note: str, author: str, license: str) -> Conce
 
 def _inside(name: str) -> str:
     """A name relative to output/concepts that cannot lead out of it."""
-    path = Path(name.replace("\\", "/").removesuffix(folders.SUFFIX))
-    if path.is_absolute() or ".." in path.parts or path.drive or any(char in '<>:"|?*\0' for char in name):
+    path = PurePosixPath(name.replace("\\", "/").removesuffix(folders.SUFFIX))
+    if path.is_absolute() or ".." in path.parts or any(char in '<>:"|?*\0' for char in name):
         raise ValueError(
             f"The name '{name}' cannot be used; it must stay inside output/concepts and work on every system. "
             "Use letters, digits, spaces and / for folders."
         )
-    return path.as_posix()
+    return str(path)

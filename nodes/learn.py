@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import comfy.model_patcher
 import comfy.sd
 from comfy_api.latest import io
@@ -16,6 +18,8 @@ from ..personalization.recipe import BATCH_SIZE, LEARNING_RATE, STEPS, Range
 from .folders import all_folders
 from .progress import LearningProgress
 from .sockets import CATEGORY, Concept, Dataset
+
+log = logging.getLogger("concept_loom")
 
 LARGEST_SEED = 2**63 - 1
 
@@ -64,6 +68,7 @@ class LearnConcept(io.ComfyNode):
 
 def _output(lesson: Lesson) -> io.NodeOutput:
     told = "\n".join((*lesson.sentences, f"The file is concepts/{lesson.path.name}."))
+    log.info(told)
     placed = PlacedConcept(lesson.concept, placeholder=lesson.word)
     return io.NodeOutput(placed, {"loss": list(lesson.concept.info.losses)}, lesson.picture, ui={"text": (told,)})
 

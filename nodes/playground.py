@@ -22,7 +22,7 @@ class LoadPlaygroundModel(io.ComfyNode):
             outputs=[
                 io.Model.Output(tooltip="Draws 64 x 64 pictures."),
                 io.Clip.Output(tooltip="Its text encoder."),
-                io.Vae.Output(tooltip="Its VAE; latents have 12 channels."),
+                io.Vae.Output(tooltip="Its VAE."),
                 io.ClipVision.Output(tooltip="Its picture encoder."),
             ],
         )

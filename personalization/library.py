@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -30,6 +31,11 @@ def key_of(file: Path) -> str:
 @lru_cache(maxsize=4096)
 def _key(file: Path, changed: int, size: int) -> str:
     return read_info(file).key
+
+
+def file_name(word: str) -> str:
+    """A placeholder as a file name that every system takes and that leads nowhere else."""
+    return re.sub(r"[^\w.-]", "_", word).strip(".") or "concept"
 
 
 def free_path(folder: Path, name: str) -> Path:

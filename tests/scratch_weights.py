@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from comfy.taesd.taesd import TAESD
 from concept_loom.playground import model as playground
 from safetensors.torch import save_file
 
@@ -14,7 +15,12 @@ def write_scratch_weights(folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     clip = playground.PlaygroundClipModel(dtype=torch.float32).clip_l
     vision = playground.ClipVisionModel(playground.VISION).model
-    for name, module in {"unet": playground.new_unet(), "text": clip, "vision": vision, "vae": _vae()}.items():
+    for name, module in {
+        "unet": playground.new_unet(),
+        "text": clip,
+        "vision": vision,
+        "vae": TAESD(latent_channels=playground.CHANNELS),
+    }.items():
         playground.initialise(module, generator)
         _stir(module, generator)
         state = {key: value.contiguous().clone() for key, value in module.state_dict().items()}
@@ -23,14 +29,10 @@ def write_scratch_weights(folder: Path) -> None:
         )
 
 
-def _vae() -> torch.nn.Module:
-    from comfy.ldm.models.autoencoder import AutoencoderKL
-
-    return AutoencoderKL(ddconfig=dict(playground.AUTOENCODER), embed_dim=playground.CHANNELS)
-
-
 def _stir(module: torch.nn.Module, generator: torch.Generator) -> None:
     """Output projections start at zero, and a model whose text changes nothing cannot learn a concept."""
-    for parameter in module.parameters():
-        if parameter.ndim > 1 and not parameter.any():
+    for name, parameter in module.named_parameters():
+        if name == "vae_scale":
+            parameter.data.fill_(1.0)
+        elif parameter.ndim > 1 and not parameter.any():
             parameter.data.normal_(0.0, 0.05, generator=generator)

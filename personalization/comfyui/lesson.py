@@ -19,7 +19,7 @@ from ..dataset import ConceptDataset
 from ..doctor import examine
 from ..learned import Event, Learned
 from ..learner import LearnTask, learn
-from ..library import free_path, learned_before
+from ..library import file_name, free_path, learned_before
 from ..methods import AUTO, Beginning, chosen, start
 from ..preview import preview
 from ..recipe import Recipe, recipe_for
@@ -74,7 +74,7 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
             return _remembered(load(found), wish.placeholder, found)
         learned, picture = _learned(canvas, dataset, base, recipe, wish, show)
         concept = _finished(learned, key, picture)
-        path = free_path(folders[-1], wish.placeholder)
+        path = free_path(folders[-1], file_name(wish.placeholder))
         save(concept, path)
         told = (learned.sentence, *_findings(dataset, base))
         return Lesson(concept, wish.placeholder, picture_from(concept.thumbnail), path, told)

@@ -13,6 +13,7 @@ from concept_loom.personalization.comfyui.canvas import Canvas
 from concept_loom.personalization.comfyui.lesson import Lesson, Wish, recipe_of, teach
 from concept_loom.personalization.dataset import ConceptDataset, dataset_of
 from concept_loom.personalization.learned import Event, LearningDiverged, Preview, Step
+from concept_loom.personalization.library import file_name, free_path
 from concept_loom.personalization.pictures import read_pictures
 from concept_loom.playground import model as playground
 from concept_loom.tests.scratch_weights import write_scratch_weights
@@ -135,6 +136,13 @@ def test_parts_of_another_checkpoint_are_refused(canvas, pictures, tmp_path, par
 def test_a_placeholder_that_no_prompt_can_hold_is_refused(canvas, pictures, tmp_path, placeholder: str) -> None:
     with pytest.raises(ValueError, match="one word without spaces"):
         taught(canvas, pictures, tmp_path, replace(WISH, placeholder=placeholder))
+
+
+@pytest.mark.parametrize(
+    ("word", "name"), [("../up", "_up"), ("a/b:c", "a_b_c"), ("\u7d05", "\u7d05"), ("...", "concept")]
+)
+def test_the_file_of_any_word_stays_in_its_folder(tmp_path, word: str, name: str) -> None:
+    assert free_path(tmp_path, file_name(word)) == tmp_path / f"{name}.safetensors"
 
 
 def test_a_larger_budget_means_more_and_given_steps_mean_exactly_those() -> None:

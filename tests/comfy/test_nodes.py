@@ -8,6 +8,7 @@ import folder_paths
 import pytest
 import torch
 from concept_loom import comfy_entrypoint
+from concept_loom.nodes import folders
 from concept_loom.nodes.compose import ComposeConcepts, PlaceConcept
 from concept_loom.nodes.dataset import EXAMPLE_PICTURES, ConceptDatasetNode
 from concept_loom.nodes.files import LoadConcept, SaveConcept
@@ -173,6 +174,21 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(name: str) -> None:
 
 def test_a_missing_file_is_refused_before_anything_runs() -> None:
     assert "is not in models/concepts" in LoadConcept.validate_inputs("none.safetensors")
+
+
+def test_folders_of_extra_model_paths_are_kept_and_ours_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "concepts", (["elsewhere"], set()))
+    folders.register()
+    folders.register()
+    found = folder_paths.get_folder_paths("concepts")
+    assert found[0] == "elsewhere" and len(found) == 3
+    assert folders.all_folders()[-1] == folders.written_to()
+
+
+def test_a_new_file_is_in_the_list_and_a_picture_is_not() -> None:
+    SaveConcept.execute(PlacedConcept(tiny.concept()), "set/new")
+    (folders.written_to() / "new.png").write_bytes(b"")
+    assert folders.known_files() == ["set/new.safetensors"]
 
 
 def test_reports_without_a_server_are_no_error() -> None:
