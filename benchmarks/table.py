@@ -24,7 +24,7 @@ class Table:
         """The value under that key, made only if it is not there yet."""
         if key not in self.values:
             self.values[key] = make()
-            self._write()
+            self.write()
         return self.values[key]
 
     def row(self, method: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -34,10 +34,10 @@ class Table:
         if known is None:
             known = {"method": method, **make()}
             rows.append(known)
-            self._write()
+            self.write()
         return known
 
-    def _write(self) -> None:
+    def write(self) -> None:
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             part = self.path.with_name(self.path.name + ".part")

@@ -1,4 +1,4 @@
-"""The wind tunnel: cases of the playground's world whose truth is known, pictures sampled from them, and their scores."""
+"""The wind tunnel: cases of the playground's world whose truth is known, pictures sampled from them, their scores."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..personalization.dataset import ConceptDataset, dataset_of
 from ..personalization.pictures import Picture
 from ..playground.judge import Judge
 from ..playground.model import CHANNELS, Playground
+from ..playground.scores import asked, attributes, copied, likeness
 from ..playground.world import (
     CLASSES,
     PROMPTS,
@@ -71,7 +72,15 @@ class Scores(NamedTuple):
     identity_train: float
     attributes: float
     copies: float
-    kept: float
+
+
+class Seen(NamedTuple):
+    """What the judge sees of a case's own pictures after the VAE; unit vectors."""
+
+    training: Tensor
+    held_out: Tensor
+    training_scenes: Tensor
+    real_scenes: Tensor
 
 
 def cases(count: int, world_seed: int, settings: Sequence[Setting] = PROMPTS) -> list[Case]:
@@ -139,52 +148,30 @@ class Tunnel:
         vae = self.playground.vae
         return as_bytes(vae.decode(vae.encode(images.float() / 255)))
 
-    def score(self, case: Case, sampled: Sampled, threshold: float = 0.0) -> Scores:
-        images = sampled.images.flatten(0, 1)
-        made = self.judge.identity(images)
-        held = self.judge.identity(self.through(case.held_out))
-        train = self.judge.identity(self.through(case.training))
-        to_held, to_train = made @ held.T, made @ train.T
+    def score(self, case: Case, sampled: Sampled) -> Scores:
+        images, seen = sampled.images.flatten(0, 1), self.seen(case)
+        made, scenes = self.judge.identity(images), self.judge.scene(images)
+        answers = self.judge.attributes(images)
+        wanted = [asked(one, case.class_word) for one in sampled.settings for _ in range(sampled.images.shape[1])]
         return Scores(
-            identity=float(to_held.mean()),
-            identity_train=float(to_train.mean()),
-            attributes=self.attributes(case, sampled),
-            copies=self._copies(case, images),
-            kept=float((to_held.mean(1) > threshold).float().mean()),
+            identity=float(likeness(made, seen.held_out).mean()),
+            identity_train=float(likeness(made, seen.training).mean()),
+            attributes=float(attributes(answers, wanted).mean()),
+            copies=float(copied(scenes, seen.training_scenes, seen.real_scenes).float().mean()),
+        )
+
+    def seen(self, case: Case) -> Seen:
+        training, held_out, real = (self.through(part) for part in (case.training, case.held_out, case.real))
+        return Seen(
+            self.judge.identity(training),
+            self.judge.identity(held_out),
+            self.judge.scene(training),
+            self.judge.scene(torch.cat([held_out, real])),
         )
 
     def ceiling(self, case: Case) -> Scores:
         """The same scores for the truth of every prompt after the VAE."""
-        real = self.through(case.real)[:, None]
-        return self.score(case, Sampled(real, case.settings))
-
-    def attributes(self, case: Case, sampled: Sampled) -> float:
-        """Share of what the prompts asked (class, background, position, companion, style) that the judge sees."""
-        answers = self.judge.attributes(sampled.images.flatten(0, 1))
-        seeds = sampled.images.shape[1]
-        right = [
-            answers[head].names[i] == asked
-            for i in range(len(sampled.settings) * seeds)
-            for head, asked in _asked(case, sampled.settings[i // seeds])
-        ]
-        return float(np.mean(right))
-
-    def _copies(self, case: Case, images: Tensor) -> float:
-        """Share of pictures nearer to a training picture than 99 % of real pictures of the instance are."""
-        train = self.judge.scene(self.through(case.training))
-        real = self.judge.scene(self.through(torch.cat([case.held_out, case.real])))
-        alarm = torch.quantile((real @ train.T).amax(1), 0.99)
-        return float(((self.judge.scene(images) @ train.T).amax(1) > alarm).float().mean())
-
-
-def _asked(case: Case, setting: Setting) -> list[tuple[str, str]]:
-    return [
-        ("class", case.class_word),
-        ("background", setting.background),
-        ("position", setting.position),
-        ("companion", setting.companion),
-        ("style", setting.style),
-    ]
+        return self.score(case, Sampled(self.through(case.real)[:, None], case.settings))
 
 
 def as_bytes(images: Tensor) -> Tensor:

@@ -1,0 +1,85 @@
+"""The peer: ComfyUI's own Train LoRA node, in the same process and with the same seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import comfy.sd
+from comfy_extras.nodes_train import TrainLoraNode
+from torch import Tensor
+
+from ..playground.world import Setting
+from .wind_tunnel import Case, Sampled, Tunnel, cases
+
+RARE = "sks"  # DreamBooth's rare token before the class word
+RATES, STRENGTHS = (1e-3, 3e-3, 1e-2), (0.7, 1.0)
+TUNING = 2  # instances of another world, on which the peer is tuned
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Core Train LoRA as its node trains it: rank 8, fp32, no checkpointing, the same batch and seconds as ours."""
+
+    rate: float
+    strength: float
+    seconds: float
+
+    def train(self, tunnel: Tunnel, case: Case) -> dict[str, Tensor]:
+        began = time.perf_counter()
+        _trained(tunnel, case, self.rate, 3)
+        start_up = time.perf_counter() - began
+        _trained(tunnel, case, self.rate, 9)
+        per_step = max((time.perf_counter() - began - 2 * start_up) / 6, 1e-3)
+        return _trained(tunnel, case, self.rate, max(1, int(self.seconds / per_step)))
+
+    def sample(self, tunnel: Tunnel, case: Case, weights: dict[str, Tensor]) -> Sampled:
+        model, _ = comfy.sd.load_lora_for_models(tunnel.playground.model, None, dict(weights), self.strength, 0)
+        return tunnel.sample(case, f"{RARE} {case.class_word}", model)
+
+
+def _trained(tunnel: Tunnel, case: Case, rate: float, steps: int) -> dict[str, Tensor]:
+    playground = tunnel.playground
+    samples = playground.vae.encode(case.training.float() / 255)
+    clip = playground.clip
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize(f"a photo of {RARE} {case.class_word}"))
+    options = {
+        "batch_size": 16,
+        "steps": steps,
+        "grad_accumulation_steps": 1,
+        "learning_rate": rate,
+        "rank": 8,
+        "optimizer": "AdamW",
+        "loss_function": "MSE",
+        "seed": case.seed,
+        "training_dtype": "fp32",
+        "lora_dtype": "fp32",
+        "quantized_backward": False,
+        "algorithm": "lora",
+        "gradient_checkpointing": False,
+        "checkpoint_depth": 1,
+        "offloading": False,
+        "existing_lora": "[None]",
+        "bucket_mode": False,
+        "bypass_mode": False,
+    }
+    listed = {name: [value] for name, value in options.items()}
+    out = TrainLoraNode.execute(model=[playground.model], latents=[{"samples": samples}], positive=[positive], **listed)
+    return out.args[0]
+
+
+def tuned(tunnel: Tunnel, world_seed: int, seconds: float, settings: Sequence[Setting]) -> Lora:
+    """The peer at its best: the rate and strength with the highest identity plus attributes on other instances."""
+    others = cases(TUNING, world_seed + 7919, settings)
+    tried: dict[tuple[float, float], float] = {}
+    for rate in RATES:
+        for case in others:
+            lora = Lora(rate, 1.0, seconds)
+            weights = lora.train(tunnel, case)
+            for strength in STRENGTHS:
+                scores = tunnel.score(case, replace(lora, strength=strength).sample(tunnel, case, weights))
+                tried[rate, strength] = tried.get((rate, strength), 0.0) + scores.identity + scores.attributes
+    rate, strength = max(tried, key=lambda pair: tried[pair])
+    print(f"core Train LoRA, tuned on {TUNING} other instances: learning rate {rate:g}, strength {strength:g}")
+    return Lora(rate, strength, seconds)
