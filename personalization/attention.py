@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .composition import Composition, PlacedConcept
 from .denoiser import Slots
@@ -91,7 +92,7 @@ class RowCache:
     """fp32 masters in a call's dtype and on its device; masters that are being trained are never kept."""
 
     def __init__(self) -> None:
-        self._kept = torch.utils.weak.WeakTensorKeyDictionary()
+        self._kept = WeakTensorKeyDictionary()
 
     def like(self, master: Tensor, other: Tensor) -> Tensor:
         if master.requires_grad or (master.device, master.dtype) == (other.device, other.dtype):
@@ -132,14 +133,14 @@ def _all_places(
 def _twins(composition: Sequence[PlacedConcept], call: Call) -> Twins:
     regions: list[tuple[Tensor, Box]] = []
     seen: set[Seen] = set()
-    for placed in composition:
+    for placed, region in ((one, one.region) for one in composition if one.region is not None):
         for chunk in call.chunks:
             own = [slots for slots in chunk.slots if slots.word == placed.word]
             rows = {row for slots in own for each in slots.rows.values() for row in each}
             copies = [row + copy for row in sorted(rows) for copy in range(0, call.tokens, chunk.length)]
             samples = range(chunk.start, chunk.start + chunk.size)
             seen |= {Seen(sample, row, len(regions)) for sample in samples for row in copies}
-            regions.append((placed.region, chunk.box))
+            regions.append((region, chunk.box))
     return twins_of(sorted(seen), call.sigma.shape[0], regions, call.sigma.device)
 
 

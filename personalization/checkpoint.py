@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .concept import Concept, ConceptInfo
 from .header import KEY, info_from, json_of
-from .parts import PARTS
+from .parts import PARTS, Part
 from .refusal import ConceptFileError, damaged, not_ours
 from .sites import Site
 
@@ -182,7 +182,7 @@ def _embeddings(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _parts(tensors: Mapping[str, Tensor]) -> tuple[object, ...]:
+def _parts(tensors: Mapping[str, Tensor]) -> tuple[Part, ...]:
     own = {kind: {n: t for n, t in _in_order(tensors) if n.startswith(f"{kind}.")} for kind in PARTS}
     return tuple(PARTS[kind].from_tensors(found) for kind, found in own.items() if found)
 
