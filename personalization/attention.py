@@ -66,10 +66,6 @@ class Plan(NamedTuple):
     regional: tuple[Places, ...] = ()
     twins: Twins | None = None  # of the regional ones
 
-    @property
-    def words(self) -> set[str]:
-        return {places.placed.word for places in (*self.everywhere, *self.regional)}
-
 
 def planned(composition: Composition, call: Call, spans: Mapping[str, slice], windows: Mapping[str, Window]) -> Plan:
     """Where and how strongly every concept acts in this call; `spans` are the encoders' channels of the context."""
