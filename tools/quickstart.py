@@ -1,19 +1,34 @@
-"""What `dev.py demo` does once the server runs: the quickstart workflow, its sheet and the learned concept."""
+"""What `dev.py demo` does once the server runs: learn through the quickstart workflow, then draw the proof.
+
+The proof is a sheet: the pictures, the class word, all coarse words, the learned word, and the same prompts with the
+word removed. Every picture on it comes from the server's /prompt.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 from .client import Client
 from .places import EXAMPLES, OUTPUT
 from .progress import Progress
 from .refusal import Refusal
+from .sheet import Row, sheet
 from .workflow import to_prompt
 
 WORKFLOW = EXAMPLES / "quickstart.json"
+FULL_CAPTION = "a light blue mug with brown dots and a ring"  # of the pack's own five pictures
+SCENES = ("on the beach, on the left", "in the forest", "in the snow, next to a ball", "at night", "in the meadow")
+PHOTO, STYLED = "a photo of {} {}", "a watercolor painting of {} {}"
+PEOPLES = ("on a beach", "in a forest", "on a wooden table")  # scenes for checkpoints, where a picture takes longer
+Prompt = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -25,14 +40,65 @@ class Quickstart:
     placeholder: str | None
     checkpoint: Path | None
 
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Captions with {} for the subject."""
+        scenes = PEOPLES if self.checkpoint else SCENES
+        return tuple(
+            (STYLED if one is scenes[-1] and not self.checkpoint else PHOTO).format("{}", one) for one in scenes
+        )
+
+
+@dataclass
+class Graph:
+    """The quickstart's prompt, and which of its nodes do what."""
+
+    prompt: Prompt
+    model: str = field(init=False)
+    dataset: str = field(init=False)
+    learn: str = field(init=False)
+    compose: str = field(init=False)
+    sampler: str = field(init=False)
+    preview: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dataset, self.learn = self._one("ConceptLoom_ConceptDataset"), self._one("ConceptLoom_LearnConcept")
+        self.compose, self.sampler = self._one("ConceptLoom_ComposeConcepts"), self._one("KSampler")
+        self.preview = self._one("PreviewImage")
+        self.model = self.prompt[self.learn]["inputs"]["model"][0]
+
+    def _one(self, kind: str) -> str:
+        found = [key for key, node in self.prompt.items() if node["class_type"] == kind]
+        if len(found) != 1:
+            raise Refusal(f"The quickstart workflow has {len(found)} nodes {kind}; one is needed. Restore the file.")
+        return found[0]
+
+    def learning(self) -> Prompt:
+        """The part of the graph that ends at the concept."""
+        kept, due = set(), [self.preview]
+        while due:
+            key = due.pop()
+            kept.add(key)
+            links = [value for value in self.prompt[key]["inputs"].values() if isinstance(value, list)]
+            due += [link[0] for link in links if link[0] not in kept]
+        return {key: self.prompt[key] for key in kept}
+
 
 def run(client: Client, base: Path, request: Quickstart) -> list[Path]:
     """Leaves its results in output/ and gives their paths."""
-    prompt = to_prompt(_workflow(), client.get("/object_info"))
-    prompt_id = client.queue(prompt)
-    client.finish(prompt_id, Progress(prompt).show)
+    graph = Graph(adapted(to_prompt(_workflow(), client.get("/object_info")), request))
+    began = time.monotonic()
+    _do(client, graph.learning())
+    learned = time.monotonic() - began
+    concept = max((base / "output" / "concepts").glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
+    info = _header(concept)
+    rows = _drawn(client, graph, request, info)
     OUTPUT.mkdir(exist_ok=True)
-    return [_sheet(client, client.outputs(prompt_id)), *_concepts(base)]
+    kept = Path(shutil.copy2(concept, OUTPUT))
+    made = [_sheet(rows, info, request), kept]
+    if request.checkpoint:
+        made.append(_report(client, info, learned))
+    return made
 
 
 def _workflow() -> dict[str, object]:
@@ -41,16 +107,129 @@ def _workflow() -> dict[str, object]:
     return json.loads(WORKFLOW.read_text(encoding="utf-8"))
 
 
-def _sheet(client: Client, outputs: dict[str, dict[str, list[dict[str, str]]]]) -> Path:
-    pictures = [picture for node in outputs.values() for picture in node.get("images", ())]
-    saved = [picture for picture in pictures if picture["type"] == "output"]
-    if not saved:
-        raise Refusal("The quickstart ran but saved no picture. It needs a Save Image node: restore the workflow.")
-    sheet = OUTPUT / "quickstart.png"
-    sheet.write_bytes(client.fetch(saved[-1]))
-    return sheet
+def adapted(prompt: Prompt, request: Quickstart) -> Prompt:
+    """The workflow's prompt with the user's pictures, words and checkpoint in it."""
+    graph = Graph(prompt)
+    learn = prompt[graph.learn]["inputs"]
+    learn["placeholder"] = request.placeholder or learn["placeholder"]
+    learn["class_word"] = request.class_word or learn["class_word"]
+    if request.images:
+        prompt[graph.dataset]["inputs"]["folder"] = str(request.images.resolve())
+    if request.checkpoint:
+        name = request.checkpoint.name
+        prompt[graph.model] = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": name}}
+    return prompt
 
 
-def _concepts(base: Path) -> list[Path]:
-    learned = sorted((base / "output" / "concepts").glob("**/*.safetensors"))
-    return [Path(shutil.copy2(file, OUTPUT)) for file in learned]
+def _do(client: Client, prompt: Prompt) -> dict[str, Any]:
+    prompt_id = client.queue(prompt)
+    client.finish(prompt_id, Progress(prompt).show)
+    return client.outputs(prompt_id)
+
+
+def _header(concept: Path) -> dict[str, Any]:
+    """What the file says about itself (README, "File format")."""
+    data = concept.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return json.loads(header["__metadata__"]["concept_loom"])
+
+
+def _nouns(request: Quickstart, info: dict[str, Any]) -> dict[str, str]:
+    """Row title -> what stands for the subject."""
+    word, class_word = info["placeholder"], info["class_word"]
+    full = {} if request.images else {f"full caption: {FULL_CAPTION}": FULL_CAPTION}
+    return {
+        f"class word: a {class_word}": f"a {class_word}",
+        **full,
+        f"learned: <{word}>": f"<{word}>",
+        _removed(word): "",
+    }
+
+
+def _removed(word: str) -> str:
+    return f"the same prompts without <{word}>"
+
+
+def _drawn(client: Client, graph: Graph, request: Quickstart, info: dict[str, Any]) -> list[Row]:
+    """All cells in one prompt, through the same composed MODEL and CLIP."""
+    side = {"Playground": 64, "SDXL": 1024}.get(info["base"]["family"], 512)
+    nouns = _nouns(request, info)
+    prompt = {key: node for key, node in graph.prompt.items() if key in graph.learning() or key == graph.compose}
+    prompt["negative"] = _encoded(graph, "")
+    prompt["latent"] = {"class_type": "EmptyLatentImage", "inputs": {"width": side, "height": side, "batch_size": 1}}
+    for row, noun in enumerate(nouns.values()):
+        for column, template in enumerate(request.templates):
+            prompt |= _cell(graph, f"{row}-{column}", " ".join(template.format(noun).split()), seed=column)
+    outputs = _do(client, prompt)
+    columns = range(len(request.templates))
+    rows = [
+        Row(title, "", [_picture(client, outputs[f"{row}-{column} saved"]) for column in columns])
+        for row, title in enumerate(nouns)
+    ]
+    return [Row("your pictures", "", _references(request)), *rows]
+
+
+def _encoded(graph: Graph, text: str) -> Prompt:
+    return {"class_type": "CLIPTextEncode", "inputs": {"text": text, "clip": [graph.compose, 1]}}
+
+
+def _cell(graph: Graph, name: str, text: str, seed: int) -> Prompt:
+    sampler = {**graph.prompt[graph.sampler]["inputs"], "seed": seed, "model": [graph.compose, 0]}
+    sampler |= {"positive": [f"{name} text", 0], "negative": ["negative", 0], "latent_image": ["latent", 0]}
+    decoded = {"samples": [name, 0], "vae": [graph.model, 2]}
+    saved = {"images": [f"{name} decoded", 0], "filename_prefix": f"quickstart/{name}"}
+    return {
+        f"{name} text": _encoded(graph, text),
+        name: {"class_type": "KSampler", "inputs": sampler},
+        f"{name} decoded": {"class_type": "VAEDecode", "inputs": decoded},
+        f"{name} saved": {"class_type": "SaveImage", "inputs": saved},
+    }
+
+
+def _picture(client: Client, output: dict[str, Any]) -> Image.Image:
+    return Image.open(io.BytesIO(client.fetch(output["images"][0]))).convert("RGB")
+
+
+def _references(request: Quickstart) -> list[Image.Image]:
+    folder = request.images or EXAMPLES / "pictures"
+    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")]
+    return [Image.open(file).convert("RGB") for file in files[: len(request.templates)]]
+
+
+def _sheet(rows: list[Row], info: dict[str, Any], request: Quickstart) -> Path:
+    if not request.checkpoint and not request.images:
+        from .judged import with_scores  # the playground's judge knows only its own world
+
+        rows = with_scores(rows, info["class_word"])
+    scores = info.get("scores", {})
+    held = f", {1 - scores['held_out']:.0%} closer to the held-out picture" if "held_out" in scores else ""
+    page = sheet(f"<{info['placeholder']}> learned in {info['steps']} steps ({info['method']}){held}", rows)
+    path = OUTPUT / "quickstart.png"
+    page.save(path)
+    return path
+
+
+def _report(client: Client, info: dict[str, Any], seconds: float) -> Path:
+    """What was measured with a real checkpoint, and what was not."""
+    device = client.get("/system_stats")["devices"][0]
+    report = {
+        "base": {name: info["base"][name] for name in ("family", "name", "prediction", "fingerprint")},
+        "device": device["name"],
+        "seconds": round(seconds, 1),
+        "peak_memory": peak_memory(device),
+        "steps": info["steps"],
+        "held_out_loss_over_class_word": info.get("scores", {}).get("held_out"),
+        "clip_scores": None,
+        "verified": ["learned through /prompt", "drawn through /prompt with the word and without it"],
+        "not_verified": ["CLIP scores: a checkpoint brings no CLIP vision encoder, and nothing is downloaded"],
+    }
+    path = OUTPUT / "report.json"
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def peak_memory(device: dict[str, Any]) -> dict[str, int] | None:
+    """Bytes that torch holds on the device at the end; None on a CPU, where the server does not say."""
+    if device["type"] == "cpu":
+        return None
+    return {"torch_reserved": device["torch_vram_total"], "torch_free": device["torch_vram_free"]}
