@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 ROOT = str(Path(__file__).resolve().parent.parent)
-THREADS = min(2, os.cpu_count() or 1)
 
-# Read by torch when first imported, here and in the server that the tests start.
-os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+# Read by torch when first imported, here and in the server that the tests start. The tensors are small, and two
+# processes with two threads each on two cores run many times slower than with one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 sys.path.insert(0, ROOT)
 from tools.pack import register_pack  # noqa: E402

@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from tools.client import Client, PromptFailed, PromptRejected
-from tools.places import ROOT
 from tools.server import Server
 
 GREY = {
@@ -19,7 +18,6 @@ SLOW = {
     "40": {"class_type": "PreviewImage", "inputs": {"images": ["39", 0]}},
 }
 PNG = b"\x89PNG"
-NODES = ROOT / "nodes" / "__init__.py"
 
 
 def test_a_prompt_of_core_nodes_leaves_a_picture(client: Client) -> None:
@@ -73,7 +71,6 @@ def test_a_failing_node_raises_with_its_name(client: Client, server: Server) -> 
         client.run(failing)
 
 
-@pytest.mark.skipif(not NODES.exists(), reason="nodes/ is not written yet")
 def test_the_server_has_the_packs_nodes(client: Client) -> None:
     modules = {node["python_module"] for node in client.get("/object_info").values()}
     assert "custom_nodes.concept-loom" in modules
