@@ -6,7 +6,7 @@ import logging
 
 import comfy.model_patcher
 import comfy.sd
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..personalization.comfyui.canvas import Canvas
 from ..personalization.comfyui.lesson import BUDGETS, Lesson, Wish, teach
@@ -70,7 +70,8 @@ def _output(lesson: Lesson) -> io.NodeOutput:
     told = "\n".join((*lesson.sentences, f"The file is concepts/{lesson.path.name}."))
     log.info(told)
     placed = PlacedConcept(lesson.concept, placeholder=lesson.word)
-    return io.NodeOutput(placed, {"loss": list(lesson.concept.info.losses)}, lesson.picture, ui={"text": (told,)})
+    shown = {"text": (told,), **ui.PreviewImage(lesson.picture).as_dict()}
+    return io.NodeOutput(placed, {"loss": list(lesson.concept.info.losses)}, lesson.picture, ui=shown)
 
 
 def _canvas() -> list[io.Input]:

@@ -21,7 +21,7 @@ app.registerExtension({
         node.addDOMWidget("concept_loom_line", "concept_loom_line", line, {
             serialize: false,
             hideOnZoom: false,
-            getMinHeight: () => 44,
+            getMinHeight: () => 64,
             getValue: () => line.textContent,
             setValue: () => {},
         });
