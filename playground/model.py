@@ -1,13 +1,16 @@
 """The playground's MODEL, CLIP, VAE and CLIP_VISION, built from ComfyUI's own classes.
 
 Nothing here is a look-alike: a UNetModel in a BaseModel and a ModelPatcher, an SD1-style CLIP with CLIP's own BPE
-tokenizer, a TAESD behind `comfy.sd.VAE`, and a CLIP vision tower, only smaller.
+tokenizer, a patch autoencoder behind `comfy.sd.VAE`, and a CLIP vision tower, only smaller.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +28,8 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from .autoencoder import PatchAutoencoder
 
 WEIGHTS = Path(__file__).parent / "weights"
 FAMILY = "Playground"
@@ -112,6 +117,32 @@ class PlaygroundTokenizer(comfy.sd1_clip.SD1Tokenizer):
         super().__init__(embedding_directory, tokenizer_data or {}, tokenizer=tokenizer)
 
 
+class PlaygroundVAE(comfy.sd.VAE):
+    """The host's own VAE, with its scaling, tiling and offloading, around our network."""
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        with _quietly():  # the host warns that it knows no such network, and leaves the rest of its set-up to us
+            super().__init__(sd={})
+        network = PatchAutoencoder(CHANNELS, operations=comfy.ops.manual_cast).eval()
+        network.load_state_dict(state)
+        self.first_stage_model = network
+        self.device, self.vae_dtype = comfy.model_management.vae_device(), torch.float32
+        self.output_device = comfy.model_management.intermediate_device()
+        offload_device = comfy.model_management.vae_offload_device()
+        self.patcher = comfy.model_patcher.CoreModelPatcher(network, self.device, offload_device)
+        self.latent_channels = CHANNELS
+        self.memory_used_encode = self.memory_used_decode = lambda shape, dtype: 2**26
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 class Playground(NamedTuple):
     """What `Load Playground Model` gives."""
 
@@ -161,7 +192,7 @@ def load_clip(folder: str | Path = WEIGHTS) -> comfy.sd.CLIP:
 
 
 def load_vae(folder: str | Path = WEIGHTS) -> comfy.sd.VAE:
-    return comfy.sd.VAE(sd=read_weights(folder, "vae"), dtype=torch.float32)
+    return PlaygroundVAE(read_weights(folder, "vae"))
 
 
 def load_clip_vision(folder: str | Path = WEIGHTS) -> ClipVisionModel:

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train_unet(data: Pictures, ids: Tensor, wanted: argparse.Namespace) -> None:
-    latents = autoencoder.encode(autoencoder.components(data.images[:4000]), data.images)
+    latents = autoencoder.encode(autoencoder.new(data.images), data.images)
     empty = vision_text.token_ids([[""]])[0, 0].long()
     run = unet.train(latents, ids, text_encoder(wanted.weights), empty, wanted.unet_steps, wanted.cache)
     unet.save(run.weights(), wanted.weights)
