@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
-from .checkpoint import read_info
+from .checkpoint import load, read_info
+from .concept import Concept
 from .refusal import ConceptFileError
 
 SUFFIX = ".safetensors"
+log = logging.getLogger("concept_loom")
 
 
-def learned_before(key: str, folders: Iterable[Path]) -> Path | None:
-    """The first file whose learning had this key."""
-    files = (file for folder in folders for file in sorted(folder.rglob(f"*{SUFFIX}")))
-    return next((file for file in files if key_of(file) == key), None)
+class Found(NamedTuple):
+    concept: Concept
+    path: Path
+
+
+def learned_before(key: str, folders: Iterable[Path]) -> Found | None:
+    """The first sound file whose learning had this key; a damaged one is named in the log and passed over."""
+    for file in (file for folder in folders for file in sorted(folder.rglob(f"*{SUFFIX}"))):
+        if key_of(file) == key:
+            try:
+                return Found(load(file), file)
+            except ConceptFileError as error:
+                log.warning(error)
+    return None
 
 
 def key_of(file: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from comfy.taesd.taesd import TAESD
 from concept_loom.playground import model as playground
 from safetensors.torch import save_file
 
@@ -19,7 +18,7 @@ def write_scratch_weights(folder: Path) -> None:
         "unet": playground.new_unet(),
         "text": clip,
         "vision": vision,
-        "vae": TAESD(latent_channels=playground.CHANNELS),
+        "vae": playground.PatchAutoencoder(playground.CHANNELS),
     }.items():
         playground.initialise(module, generator)
         _stir(module, generator)
@@ -31,8 +30,6 @@ def write_scratch_weights(folder: Path) -> None:
 
 def _stir(module: torch.nn.Module, generator: torch.Generator) -> None:
     """Output projections start at zero, and a model whose text changes nothing cannot learn a concept."""
-    for name, parameter in module.named_parameters():
-        if name == "vae_scale":
-            parameter.data.fill_(1.0)
-        elif parameter.ndim > 1 and not parameter.any():
+    for parameter in module.parameters():
+        if parameter.ndim > 1 and not parameter.any():
             parameter.data.normal_(0.0, 0.05, generator=generator)

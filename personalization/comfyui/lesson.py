@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..augment import TrainingLatents
-from ..checkpoint import load, save
+from ..checkpoint import save
 from ..concept import Base, Concept
 from ..dataset import ConceptDataset
 from ..doctor import examine
@@ -71,7 +71,7 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         key = learning_key(canvas, dataset, recipe, words, wish.seed)
         found = learned_before(key, folders)
         if found:
-            return _remembered(load(found), wish.placeholder, found)
+            return _remembered(*found, wish.placeholder)
         learned, picture = _learned(canvas, dataset, base, recipe, wish, show)
         concept = _finished(learned, key, picture)
         path = free_path(folders[-1], file_name(wish.placeholder))
@@ -148,7 +148,7 @@ def _finished(learned: Learned, key: str, picture: Tensor | None) -> Concept:
     return replace(learned.concept, info=info, thumbnail=b"" if picture is None else jpeg_of(picture))
 
 
-def _remembered(concept: Concept, word: str, path: Path) -> Lesson:
+def _remembered(concept: Concept, path: Path, word: str) -> Lesson:
     sentence = f"Learned before in {concept.info.steps} steps; taken from {path.name}, nothing was trained."
     return Lesson(concept, word, picture_from(concept.thumbnail), path, (sentence,))
 

@@ -79,6 +79,15 @@ def test_only_what_decides_the_tensors_learns_again(canvas, pictures, tmp_path, 
     assert lesson.concept.info.losses
 
 
+def test_a_damaged_file_is_passed_over_and_learned_again(canvas, pictures, tmp_path) -> None:
+    first, _ = taught(canvas, pictures, tmp_path)
+    content = bytearray(first.path.read_bytes())
+    content[-1] ^= 0x3F
+    first.path.write_bytes(content)
+    again, seen = taught(canvas, pictures, tmp_path)
+    assert seen and again.path != first.path and again.concept.hash == first.concept.hash
+
+
 def test_another_patch_on_the_model_learns_again(canvas, pictures, tmp_path) -> None:
     taught(canvas, pictures, tmp_path)
     model = canvas.model.clone()
