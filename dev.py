@@ -1,4 +1,4 @@
-"""python dev.py demo | serve | test | check | bench NAME: the same on Linux, macOS and Windows."""
+"""python dev.py demo | serve | test | check | bench NAME | train: the same on Linux, macOS and Windows."""
 
 import sys
 
@@ -33,8 +33,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser("check", help="ruff, pyright and node --test")
     bench = commands.add_parser("bench", help="one table of benchmarks/; further arguments go to it", add_help=False)
     bench.add_argument("name", help="a file of benchmarks/, without .py")
+    commands.add_parser(
+        "train", help="the playground's weights; further arguments go to it", add_help=False
+    )
     request, rest = parser.parse_known_args(argv)
-    if rest and request.command not in ("test", "bench"):
+    if rest and request.command not in ("test", "bench", "train"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return request, rest
 

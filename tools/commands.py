@@ -10,7 +10,7 @@ from argparse import Namespace
 
 from . import environment, pack, quickstart, server
 from .client import Client
-from .places import ROOT, RUN
+from .places import LOOM, ROOT, RUN
 from .refusal import Refusal
 
 RINGS = ("pure", "comfy", "server")
@@ -80,6 +80,13 @@ def bench(request: Namespace, rest: list[str]) -> int:
     return importlib.import_module(f"{pack.NAME}.benchmarks.{request.name}").main(rest) or 0
 
 
+def train(request: Namespace, rest: list[str]) -> int:
+    pack.load_pack()
+    folders = ["--cache", str(LOOM / "cache" / "playground"), "--weights", str(ROOT / "playground" / "weights")]
+    importlib.import_module(f"{pack.NAME}.playground.train").main([*folders, *rest])
+    return 0
+
+
 def _require(*packages: str) -> None:
     missing = [package for package in packages if not environment.has(package)]
     if missing:
@@ -93,4 +100,4 @@ def _call(*arguments: str) -> int:
     return subprocess.call([sys.executable, *arguments], cwd=ROOT)
 
 
-COMMANDS = {"demo": demo, "serve": serve, "test": test, "check": check, "bench": bench}
+COMMANDS = {"demo": demo, "serve": serve, "test": test, "check": check, "bench": bench, "train": train}

@@ -1,0 +1,95 @@
+"""The playground is made of ComfyUI's own classes, and core code works on it."""
+
+from pathlib import Path
+
+import comfy.clip_vision
+import comfy.model_base
+import comfy.model_patcher
+import comfy.sd
+import numpy as np
+import pytest
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from concept_loom.playground.autoencoder import PatchAutoencoder, write_linear
+from concept_loom.playground.model import CHANNELS, WEIGHTS, Playground, load, read_weights, unpacked
+from concept_loom.playground.world import draw_scene, full_caption, render
+
+
+@pytest.fixture(scope="module")
+def playground() -> Playground:
+    return load()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> torch.Tensor:
+    rng = np.random.default_rng(3)
+    images = [render(draw_scene(rng, style="photo", split="bench")).image for _ in range(16)]
+    return torch.from_numpy(np.stack(images)).float() / 255
+
+
+def test_every_part_is_of_the_hosts_own_classes(playground: Playground) -> None:
+    assert isinstance(playground.model, comfy.model_patcher.ModelPatcher)
+    assert isinstance(playground.model.model, comfy.model_base.BaseModel)
+    assert isinstance(playground.model.model.diffusion_model, UNetModel)
+    assert isinstance(playground.clip, comfy.sd.CLIP)
+    assert isinstance(playground.vae, comfy.sd.VAE)
+    assert isinstance(playground.clip_vision, comfy.clip_vision.ClipVisionModel)
+
+
+def test_the_vae_gives_pictures_back(playground: Playground, pictures: torch.Tensor) -> None:
+    latents = playground.vae.encode(pictures)
+    again = playground.vae.decode(latents)
+    assert latents.shape == (16, CHANNELS, 8, 8)
+    assert -10 * torch.log10((again - pictures).pow(2).mean()) > 22
+
+
+def test_tiles_give_the_same_latents(playground: Playground, pictures: torch.Tensor) -> None:
+    whole = playground.vae.encode(pictures[:1])
+    tiled = playground.vae.encode_tiled(pictures[:1], tile_x=64, tile_y=64, overlap=8)
+    assert torch.allclose(whole, tiled.to(whole), atol=1e-4)
+
+
+def test_a_deep_clone_is_reloaded_and_draws_the_same(playground: Playground) -> None:
+    clone = playground.model.clone(disable_dynamic=True, force_deepcopy=True)
+    assert clone.model is not playground.model.model
+    ours, theirs = playground.model.model.state_dict(), clone.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_picture_of_its_own_caption_beats_others(playground: Playground, pictures: torch.Tensor) -> None:
+    """CLIP and CLIP_VISION were trained together: captions find their pictures."""
+    rng = np.random.default_rng(4)
+    scenes = [draw_scene(rng, style="photo", second="none", split="bench") for _ in range(24)]
+    images = torch.from_numpy(np.stack([render(scene).image for scene in scenes])).float() / 255
+    seen = playground.clip_vision.encode_image(images)["image_embeds"]
+    clip = playground.clip
+    tokens = [clip.tokenize(full_caption(scene)) for scene in scenes]
+    read = torch.cat([clip.encode_from_tokens(one, return_pooled=True)[1] for one in tokens])
+    likeness = torch.nn.functional.normalize(seen, dim=1) @ torch.nn.functional.normalize(read, dim=1).T
+    assert (likeness.argmax(1) == torch.arange(24)).float().mean() > 0.5
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"unet\.safetensors"):
+        read_weights(tmp_path, "unet")
+
+
+def test_no_weight_file_is_over_16_mb() -> None:
+    assert all(file.stat().st_size < 16 * 2**20 for file in WEIGHTS.glob("*.safetensors"))
+
+
+def test_words_that_the_world_never_used_get_the_same_noise_everywhere() -> None:
+    state = read_weights(WEIGHTS, "text")
+    table = [value for name, value in unpacked(dict(state)).items() if name.endswith("token_embedding.weight")][0]
+    unseen = sorted(set(range(49408)) - set(state["tokens"].tolist()))[:100]
+    assert float(table[unseen].std()) == pytest.approx(0.02, rel=0.1)
+
+
+def test_the_autoencoder_starts_as_the_exact_projection() -> None:
+    torch.manual_seed(0)
+    weights, mean = torch.linalg.qr(torch.randn(192, 192))[0][:24], torch.randn(192)
+    network = PatchAutoencoder(24)
+    write_linear(network, mean, weights)
+    x = torch.randn(2, 3, 16, 16)
+    once = network.decode(network.encode(x))
+    assert torch.allclose(network.decode(network.encode(once)), once, atol=1e-4)
