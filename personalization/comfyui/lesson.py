@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,7 @@ from .session import Session, training_session
 BUDGETS = {"fast": 1.0, "balanced": 2.0, "thorough": 4.0}  # of the recipe's steps or seconds
 PREVIEWS = 12
 CURVE = 500  # losses kept in the file
+LARGE = 256 << 20  # bytes of weights from which memory is worth more than a third of the time
 
 Show = Callable[[Event, Callable[[Concept], Tensor | None]], None]
 
@@ -110,7 +111,8 @@ def _learned(
 ) -> tuple[Learned, Tensor | None]:
     latents = latents_of(canvas, dataset, recipe, base, wish.seed)
     template, shape = recipe.templates[0], latents.train.shape[1:]
-    with training_session(canvas.model, canvas.clip, name=canvas.name) as session:
+    large = canvas.model.model_size() > LARGE
+    with _enough_memory(recipe), training_session(canvas.model, canvas.clip, large, canvas.name) as session:
 
         def picture_of(concept: Concept) -> Tensor | None:
             fits = canvas.has_room_to_decode(torch.Size((1, *shape)))
@@ -124,6 +126,19 @@ def _learned(
         with suppress(host.InterruptProcessingException):  # a second click must not lose what was learned
             last = preview(*session, learned.concept, template, shape)
     return learned, None if last is None else _decoded(canvas, last)
+
+
+@contextmanager
+def _enough_memory(recipe: Recipe) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not host.is_oom(error):
+            raise
+        raise MemoryError(
+            f"The device has too little memory for {recipe.batch_size} pictures per step. "
+            "Lower batch_size under the advanced inputs of Learn Concept; with 1 it needs the least."
+        ) from error
 
 
 def _task(session: Session, concept: Concept, latents: TrainingLatents, recipe: Recipe, seed: int) -> LearnTask:

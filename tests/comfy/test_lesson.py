@@ -131,6 +131,23 @@ def test_a_second_cancel_while_the_picture_is_made_loses_nothing(canvas, picture
     assert lesson.path.exists()
 
 
+def test_too_little_memory_ends_in_a_sentence_and_leaves_no_file(canvas, pictures, tmp_path) -> None:
+    def overflow(event: Event, picture_of) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(MemoryError, match="2 pictures per step. Lower batch_size"):
+        taught(canvas, pictures, tmp_path, show=overflow)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_large_model_learns_the_same_in_less_memory(canvas, pictures, tmp_path, monkeypatch) -> None:
+    plain, _ = taught(canvas, pictures, tmp_path / "plain")
+    monkeypatch.setattr("concept_loom.personalization.comfyui.lesson.LARGE", 0)
+    sparing, _ = taught(canvas, pictures, tmp_path / "sparing")
+    for name, tensor in plain.concept.tensors().items():
+        torch.testing.assert_close(sparing.concept.tensors()[name], tensor)
+
+
 @pytest.mark.parametrize(("part", "said"), [("vae", "latents of 4 channels"), ("clip", "text encoders")])
 def test_parts_of_another_checkpoint_are_refused(canvas, pictures, tmp_path, part: str, said: str) -> None:
     class Other:
