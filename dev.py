@@ -33,9 +33,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser("check", help="ruff, pyright and node --test")
     bench = commands.add_parser("bench", help="one table of benchmarks/; further arguments go to it", add_help=False)
     bench.add_argument("name", help="a file of benchmarks/, without .py")
-    commands.add_parser(
-        "train", help="the playground's weights; further arguments go to it", add_help=False
-    )
+    commands.add_parser("train", help="the playground's weights; further arguments go to it", add_help=False)
     request, rest = parser.parse_known_args(argv)
     if rest and request.command not in ("test", "bench", "train"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

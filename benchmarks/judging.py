@@ -100,10 +100,10 @@ def identity_pairs(judge: Judge, through: Through, sizes: Sizes, rng: np.random.
     def between(one: Tensor, other: Tensor) -> np.ndarray:
         return (one @ other.transpose(1, 2))[:, apart].flatten().numpy()
 
-    return tuple(
-        (between(photo, part), np.concatenate([between(photo, part[mates]), between(photo, part[strangers])]))
-        for part in (photo, styled)
-    )
+    def pairs(part: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        return between(photo, part), np.concatenate([between(photo, part[mates]), between(photo, part[strangers])])
+
+    return pairs(photo), pairs(styled)
 
 
 def _embedded(

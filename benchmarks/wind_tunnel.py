@@ -10,6 +10,8 @@ import comfy.sample
 import comfy.samplers
 import numpy as np
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP
 from torch import Tensor
 
 from ..personalization.dataset import ConceptDataset, dataset_of
@@ -124,7 +126,7 @@ class Tunnel:
     def __init__(self, playground: Playground, judge: Judge, seeds: int = 2) -> None:
         self.playground, self.judge, self.seeds = playground, judge, seeds
 
-    def sample(self, case: Case, noun: str, model: object = None, clip: object = None) -> Sampled:
+    def sample(self, case: Case, noun: str, model: ModelPatcher | None = None, clip: CLIP | None = None) -> Sampled:
         """The case's prompts with `noun` for the subject, through CLIP, KSampler and VAE of the host."""
         model, clip = model or self.playground.model, clip or self.playground.clip
         negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
@@ -134,7 +136,7 @@ class Tunnel:
         ]
         return Sampled(torch.stack(drawn), case.settings)
 
-    def _drawn(self, model: object, clip: object, prompt: str, negative: list, seed: int) -> Tensor:
+    def _drawn(self, model: ModelPatcher, clip: CLIP, prompt: str, negative: list, seed: int) -> Tensor:
         positive = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
         latent = torch.zeros(self.seeds, CHANNELS, RESOLUTION // 8, RESOLUTION // 8)
         noise = comfy.sample.prepare_noise(latent, seed)

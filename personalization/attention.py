@@ -7,7 +7,7 @@ device and torch.compile does not bake a step into the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -88,7 +88,7 @@ class RowCache:
     """fp32 masters in a call's dtype and on its device; masters that are being trained are never kept."""
 
     def __init__(self) -> None:
-        self._kept = WeakTensorKeyDictionary()
+        self._kept: MutableMapping[Tensor, dict[tuple[torch.device, torch.dtype], Tensor]] = WeakTensorKeyDictionary()
 
     def like(self, master: Tensor, other: Tensor) -> Tensor:
         if master.requires_grad or (master.device, master.dtype) == (other.device, other.dtype):

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
+from typing import TypeVar
 
 from .concept import ROLES, Base, ConceptInfo
 from .refusal import ConceptFileError, damaged
@@ -21,6 +22,9 @@ TEXTS = (
     *("data_hash", "license", "author", "note", "key"),
 )
 NUMBERS = {"seed": int, "steps": int, "strength": float}
+
+Kind = TypeVar("Kind")
+Number = TypeVar("Number", int, float)
 
 
 def json_of(info: ConceptInfo, tensor_hash: str) -> str:
@@ -105,18 +109,18 @@ def _required() -> set[str]:
     }
 
 
-def _is(header: Mapping[str, object], name: str, kind: type):
+def _is(header: Mapping[str, object], name: str, kind: type[Kind]) -> Kind:
     value = header[name]
-    if type(value) is not kind or (kind is str and len(value) > LONGEST):
+    if type(value) is not kind or (isinstance(value, str) and len(value) > LONGEST):
         raise TypeError(f"'{name}' is no {kind.__name__}")
     return value
 
 
-def _number(header: Mapping[str, object], name: str, kind: type):
+def _number(header: Mapping[str, object], name: str, kind: type[Number]) -> Number:
     return _finite(header[name], name, kind)
 
 
-def _finite(value: object, name: str, kind: type):
+def _finite(value: object, name: str, kind: type[Number]) -> Number:
     if isinstance(value, bool) or not isinstance(value, (int, kind)) or not math.isfinite(value):
         raise TypeError(f"'{name}' is no finite number")
     return kind(value)

@@ -70,8 +70,11 @@ def twins_of(seen: Sequence[Seen], samples: int, regions: Sequence[tuple[Tensor,
     mask = [[one.mask for one in own] + [len(regions)] * (most - len(own)) for own in by_sample]
     touched = [sample for sample, own in enumerate(by_sample) if own]
     rest = [sample for sample, own in enumerate(by_sample) if not own]
-    tensors = (torch.tensor(one, device=device, dtype=torch.long) for one in (row, mask, touched, rest))
-    return Twins(*tensors, tuple(regions))
+
+    def index(numbers: Sequence[object]) -> Tensor:
+        return torch.tensor(numbers, device=device, dtype=torch.long)
+
+    return Twins(index(row), index(mask), index(touched), index(rest), tuple(regions))
 
 
 def _on_grid(region: Tensor, box: Box, grid: tuple[int, int]) -> Tensor:

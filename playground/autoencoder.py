@@ -6,7 +6,9 @@ it starts from the exact linear inverse. The encoder is one convolution that is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import ModuleType
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +64,7 @@ def write_linear(network: PatchAutoencoder, mean: Tensor, weights: Tensor) -> No
     network.project.bias.copy_(-weights @ mean)
     network.linear.weight.copy_(torch.linalg.pinv(weights)[:, :, None, None])
     network.linear.bias.copy_(mean)
-    for last in (network.detail, network.seams[1], *(block.outer for block in network.blocks)):
-        last.weight.zero_()
-        last.bias.zero_()
+    ends = (block.outer for block in cast(Iterable[Block], network.blocks))
+    for last in (network.detail, network.seams[1], *ends):
+        for parameter in last.parameters():
+            parameter.zero_()

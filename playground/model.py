@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import comfy.latent_formats
 import comfy.model_base
@@ -108,13 +108,17 @@ class PlaygroundTextModel(comfy.sd1_clip.SDClipModel):
 
 class PlaygroundClipModel(comfy.sd1_clip.SD1ClipModel):
     def __init__(self, device: str = "cpu", dtype: torch.dtype | None = None, model_options: dict | None = None):
-        super().__init__(device=device, dtype=dtype, model_options=model_options or {}, clip_model=PlaygroundTextModel)
+        super().__init__(
+            device=device, dtype=dtype, model_options=model_options or {}, clip_model=cast(Any, PlaygroundTextModel)
+        )
 
 
 class PlaygroundTokenizer(comfy.sd1_clip.SD1Tokenizer):
+    clip_l: comfy.sd1_clip.SDTokenizer  # the host sets it by name
+
     def __init__(self, embedding_directory: str | None = None, tokenizer_data: dict | None = None):
         tokenizer = functools.partial(comfy.sd1_clip.SDTokenizer, embedding_size=WIDTH)
-        super().__init__(embedding_directory, tokenizer_data or {}, tokenizer=tokenizer)
+        super().__init__(embedding_directory, tokenizer_data or {}, tokenizer=cast(Any, tokenizer))
 
 
 class PlaygroundVAE(comfy.sd.VAE):
@@ -152,7 +156,9 @@ class Playground(NamedTuple):
     clip_vision: ClipVisionModel
 
 
-def new_unet(dtype: torch.dtype = torch.float32, operations: object = comfy.ops.disable_weight_init) -> UNetModel:
+def new_unet(
+    dtype: torch.dtype = torch.float32, operations: type[comfy.ops.disable_weight_init] = comfy.ops.disable_weight_init
+) -> UNetModel:
     return UNetModel(**UNET, dtype=dtype, device="cpu", operations=operations)
 
 

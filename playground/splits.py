@@ -12,7 +12,7 @@ def identifier(record: Any) -> str:
 
 def share(text: str) -> float:
     """A number in 0..1 that looks random and never changes."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=7, person=b"concept-loom").digest()) / 2**56
+    return int.from_bytes(blake2b(text.encode(), digest_size=7, person=b"concept-loom").digest(), "big") / 2**56
 
 
 def split_of(identifier: str) -> str:

@@ -14,7 +14,7 @@ from .sheet import Row
 def with_scores(rows: Sequence[Row], class_word: str) -> list[Row]:
     """The first row holds the references; every other gets its mean identity against them, and its class as seen."""
     pack.load_pack()
-    from concept_loom.playground.judge import load_judge
+    from concept_loom.playground.judge import load_judge  # pyright: ignore[reportMissingImports] - named by load_pack
 
     judge = load_judge("first")
     reference = judge.identity(_bytes(rows[0].pictures))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import comfy.model_patcher
 import torch
@@ -15,6 +16,7 @@ from ..denoiser import Context
 from .concept_clip import KEY
 from .family import base_of
 from .hearing import WHOLE, Heard
+from .host_types import Options, Sampling
 from .patch import Loom, edit_context, plan_call
 from .small_attention import small_attention
 
@@ -25,7 +27,7 @@ class Backbone:
     def __init__(self, patcher: comfy.model_patcher.ModelPatcher, name: str = "") -> None:
         self.base = base_of(patcher, name)
         self.device: torch.device = patcher.load_device
-        self._model, self._sampling = patcher.model, patcher.get_model_object("model_sampling")
+        self._model, self._sampling = patcher.model, cast(Sampling, patcher.get_model_object("model_sampling"))
         self._options = _options(patcher)
         self._loom = Loom(self.base)
 
@@ -60,14 +62,14 @@ class Backbone:
 
     def _extra(self, noised: Tensor, contexts: Sequence[Context]) -> dict[str, Tensor]:
         """What the host's model takes besides text (SDXL: pooled text and size)."""
-        pooled = [context.pooled for context in contexts]
+        pooled = [context.pooled for context in contexts if context.pooled is not None]
         conds = self._model.extra_conds(
             noise=noised,
             device=self.device,
             width=noised.shape[3] * 8,
             height=noised.shape[2] * 8,
             prompt_type="positive",
-            **({} if None in pooled else {"pooled_output": torch.cat(pooled)}),
+            **({} if len(pooled) < len(contexts) else {"pooled_output": torch.cat(pooled)}),
         )
         size = noised.shape[0]
         return {key: one.process_cond(batch_size=size, area=None).cond.to(self.device) for key, one in conds.items()}
@@ -83,7 +85,7 @@ def _heard(contexts: Sequence[Context]) -> Mapping[tuple[int, object], Heard]:
     return {(0, i): Heard(context.slots, context.tensor.shape[1], WHOLE) for i, context in enumerate(contexts)}
 
 
-def _options(patcher: comfy.model_patcher.ModelPatcher) -> dict[str, object]:
+def _options(patcher: comfy.model_patcher.ModelPatcher) -> Options:
     """The model's own patches and wrappers, and ours once; not a composition that may be on it already."""
     options = copy_nested_dicts(patcher.model_options["transformer_options"])
     wrappers = copy_nested_dicts(patcher.wrappers)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import comfy.sd
 import torch
+from comfy.sd1_clip import SDClipModel
 from torch import Tensor
+
+from .host_types import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -15,15 +19,15 @@ class Encoder:
     """One text encoder: `attribute` names it and its tokenizer on the host's objects ("clip_l")."""
 
     attribute: str
-    model: torch.nn.Module
-    tokenizer: object  # as ComfyUI loaded it, without placeholders
+    model: SDClipModel
+    tokenizer: Tokenizer  # as ComfyUI loaded it, without placeholders
 
     @property
     def width(self) -> int:
         return self._embeddings.weight.shape[-1]
 
     @property
-    def _embeddings(self) -> torch.nn.Module:
+    def _embeddings(self) -> torch.nn.Embedding:
         return self.model.transformer.get_input_embeddings()
 
     def ids(self, words: str) -> list[int]:
@@ -58,14 +62,14 @@ def spans_of(clip: comfy.sd.CLIP) -> dict[str, slice]:
     return channel_spans({key: encoder.width for key, encoder in encoders_of(clip).items()})
 
 
-def channel_spans(widths: dict[str, int]) -> dict[str, slice]:
+def channel_spans(widths: Mapping[str, int]) -> dict[str, slice]:
     spans, start = {}, 0
     for key, width in widths.items():
         spans[key], start = slice(start, start + width), start + width
     return spans
 
 
-def _is_clip(model: torch.nn.Module, tokenizer: object) -> bool:
+def _is_clip(model: torch.nn.Module, tokenizer: object) -> TypeGuard[SDClipModel]:
     return hasattr(tokenizer, "_try_get_embedding") and hasattr(getattr(model, "transformer", None), "text_model")
 
 

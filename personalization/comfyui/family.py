@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
 
 import comfy.model_base
 import comfy.model_patcher
 import torch
 from comfy import supported_models
-from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer
+from comfy.ldm.modules.attention import BasicTransformerBlock, CrossAttention, SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from ..concept import Base
 from ..sites import Site, SiteShape
@@ -42,13 +44,13 @@ def base_of(model: comfy.model_patcher.ModelPatcher, name: str = "", fingerprint
     )
 
 
-def sites_of(unet: torch.nn.Module) -> Iterator[tuple[SiteShape, BasicTransformerBlock]]:
+def sites_of(unet: UNetModel) -> Iterator[tuple[SiteShape, BasicTransformerBlock]]:
     """Every transformer block with text attention, in forward order, under the name that the host's patches see."""
     middle = [] if unet.middle_block is None else [unet.middle_block]
     for block, layers in (("input", unet.input_blocks), ("middle", middle), ("output", unet.output_blocks)):
         for number, layer in enumerate(layers):
             for index, transformer in _transformers(layer):
-                attention = transformer.attn2
+                attention = cast(CrossAttention, transformer.attn2)  # the blocks without one were passed over
                 yield (
                     SiteShape(
                         Site(block, number, index),
@@ -61,9 +63,10 @@ def sites_of(unet: torch.nn.Module) -> Iterator[tuple[SiteShape, BasicTransforme
 
 
 def _transformers(layer: torch.nn.Module) -> Iterator[tuple[int, BasicTransformerBlock]]:
-    for module in layer:
+    for module in cast(torch.nn.Sequential, layer):
         if isinstance(module, SpatialTransformer):
-            yield from ((index, one) for index, one in enumerate(module.transformer_blocks) if one.attn2 is not None)
+            blocks = cast(Iterable[BasicTransformerBlock], module.transformer_blocks)
+            yield from ((index, one) for index, one in enumerate(blocks) if one.attn2 is not None)
 
 
 def _family(model: comfy.model_base.BaseModel) -> tuple[str, Mapping[str, int]]:

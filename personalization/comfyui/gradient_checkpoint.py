@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from .host_types import Options
 
 CHANGING = ("block", "block_index", "transformer_index", "activations_shape")
 
@@ -33,7 +36,7 @@ def checkpointed(network: torch.nn.Module) -> Iterator[None]:
 
 
 def _with_snapshot(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def run(x: Tensor, context: Tensor | None = None, transformer_options: dict[str, object] | None = None) -> Tensor:
+    def run(x: Tensor, context: Tensor | None = None, transformer_options: Options | None = None) -> Tensor:
         options = transformer_options or {}
         then = {key: options[key] for key in CHANGING if key in options}
 
@@ -46,7 +49,7 @@ def _with_snapshot(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _plain(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def run(*args: object, **kwargs: object) -> Tensor:
+    def run(*args: Any, **kwargs: Any) -> Tensor:
         return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     return run

@@ -26,11 +26,13 @@ class RegionalAttention:
     """
 
     def __init__(self, previous: Callable[..., Tensor] | None) -> None:
-        self.previous, self.expected = previous, None
+        self.previous = previous
+        self.expected: Widened | None = None
 
     def __call__(self, func: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, heads: int, *args, **kwargs):
         widened, self.expected = self.expected, None
-        attend = func if self.previous is None else lambda *own, **named: self.previous(func, *own, **named)
+        previous = self.previous
+        attend = func if previous is None else lambda *own, **named: previous(func, *own, **named)
         if widened is None:
             return attend(q, k, v, heads, *args, **kwargs)
         own, short = widened.touched, widened.tokens

@@ -35,7 +35,7 @@ def training_session(
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
         model, clip = _trainable_model(model), _trainable_clip(clip)
         stack.enter_context(_in_training())
-        host.load_models_gpu([model, clip.patcher], memory_required=1e20, force_full_load=True)
+        host.load_models_gpu([model, clip.patcher], memory_required=int(1e20), force_full_load=True)
         for network in (model.model, clip.cond_stage_model):
             without_inference_tensors(network)
             network.requires_grad_(False)

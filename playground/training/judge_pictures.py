@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from ..world import (
     FACTORS,
     Instance,
     Scene,
+    Style,
     draw_instance,
     draw_scene,
     draw_style,
@@ -90,7 +91,7 @@ def _shard(folder: Path, name: str, rows: Callable[[np.random.Generator, int], R
     path = folder / f"judge-{name}-{number:02d}.npz"
     if not path.exists():
         part = path.with_suffix(".part.npz")
-        np.savez(part, **rows(np.random.default_rng([17, number, len(name)]), number))
+        np.savez(part, **cast(dict[str, Any], rows(np.random.default_rng([17, number, len(name)]), number)))
         part.replace(path)
     return path
 
@@ -112,14 +113,14 @@ def _number(known: dict[str, int], style: str, shard: int) -> int:
     return named.index(style) if style in named else 1000 * shard + len(named) + known.setdefault(style, len(known))
 
 
-def _style(rng: np.random.Generator) -> object:
+def _style(rng: np.random.Generator) -> Style | str:
     kind = str(rng.choice(list(STYLES), p=list(STYLES.values())))
     if kind == "unnamed":
         return draw_style(rng, "judge")
     return kind if kind == "photo" else str(rng.choice(WHOLE_HEADS["style"][1:-1]))
 
 
-def _scene_row(rng: np.random.Generator, style: object) -> tuple[np.ndarray, list[int], np.ndarray, str]:
+def _scene_row(rng: np.random.Generator, style: Style | str) -> tuple[np.ndarray, list[int], np.ndarray, str]:
     second = draw_instance(rng, split="judge") if rng.random() < 0.25 else "none"
     scene = draw_scene(rng, style=style, second=second, split="judge")
     picture, known = render(scene), truth(scene)

@@ -71,7 +71,8 @@ class Run:
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.ema.values()), [p.detach() for p in self.module.parameters()], 1 - decay)
+        kept, new = list(self.ema.values()), [p.detach() for p in self.module.parameters()]
+        torch._foreach_lerp_(kept, new, 1 - decay)  # pyright: ignore[reportPrivateImportUsage] - no public name
 
 
 def warm_then_decay(peak: float, total: int, warm: int = 200, cooldown: float = 0.3) -> Callable[[int], float]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import cast
 
 import comfy.ops
 import torch
 import torch.nn.functional as F
-from comfy.clip_model import CLIPTextModel, CLIPVisionModelProjection
+from comfy.clip_model import CLIPLayer, CLIPTextModel, CLIPVisionModelProjection
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -62,7 +63,7 @@ def through(layers: nn.ModuleList, x: Tensor, mask: Tensor | None) -> Tensor:
     def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, *_: object, **__: object) -> Tensor:
         return explicit_attention(q, k, v, heads, mask)
 
-    for layer in layers:
+    for layer in cast(Iterable[CLIPLayer], layers):
         x = x + layer.self_attn(layer.layer_norm1(x), None, attention)
         x = x + layer.mlp(layer.layer_norm2(x))
     return x

@@ -8,7 +8,7 @@ import torch
 from concept_loom.personalization.augment import TrainingLatents
 from concept_loom.personalization.comfyui.session import Session, training_session
 from concept_loom.personalization.composition import PlacedConcept
-from concept_loom.personalization.learned import Learned, Step
+from concept_loom.personalization.learned import Event, Learned, Step
 from concept_loom.personalization.learner import LearnTask, learn
 from concept_loom.personalization.methods import Beginning, start
 from concept_loom.personalization.recipe import Recipe, Stage
@@ -81,7 +81,7 @@ def test_learning_works_inside_inference_mode_as_nodes_run() -> None:
 
 
 def test_cancelling_in_comfyui_keeps_the_best_so_far() -> None:
-    def cancel(event: object) -> None:
+    def cancel(event: Event) -> None:
         if isinstance(event, Step) and event.step == 5:
             host.interrupt_current_processing()
 

@@ -19,7 +19,7 @@ def lora(model):
 
 
 def freeu(model):
-    return freelunch.FreeU_V2.execute(model, 1.3, 1.4, 0.9, 0.2).result[0]
+    return freelunch.FreeU_V2.execute(model, 1.3, 1.4, 0.9, 0.2)[0]
 
 
 def adapter(model):
@@ -50,7 +50,7 @@ def override(model):
 
 
 def compiled(model):
-    return torch_compile.TorchCompileModel.execute(model, "eager").result[0]
+    return torch_compile.TorchCompileModel.execute(model, "eager")[0]
 
 
 def words(clip, positive="a <mug>"):

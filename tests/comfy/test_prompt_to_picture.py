@@ -199,20 +199,20 @@ def test_masked_conditionings_keep_their_words_apart():
 
 def advanced(guider, steps=2):
     with torch.inference_mode():
-        noise = custom.RandomNoise.execute(1).result[0]
-        sampler = custom.KSamplerSelect.execute("euler").result[0]
-        sigmas = custom.BasicScheduler.execute(tiny.model(), "normal", steps, 1.0).result[0]
+        noise = custom.RandomNoise.execute(1)[0]
+        sampler = custom.KSamplerSelect.execute("euler")[0]
+        sigmas = custom.BasicScheduler.execute(tiny.model(), "normal", steps, 1.0)[0]
         latent = {"samples": torch.zeros(1, 4, 16, 16)}
-        return custom.SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent).result[0]["samples"]
+        return custom.SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent)[0]["samples"]
 
 
 def test_dual_cfg_acts_on_the_conditioning_with_the_word_only():
     """DualCFG puts the negative first: acting by list position would hit it."""
     canvas = Canvas(mug())
-    words = [encode(canvas.clip, text) for text in ("a <mug>", "a tree", "blurry")]
+    one, two, negative = (encode(canvas.clip, text) for text in ("a <mug>", "a tree", "blurry"))
 
     def draw(model, cfg1, cfg2):
-        return advanced(custom.DualCFGGuider.execute(model, *words, cfg1, cfg2, "regular").result[0])
+        return advanced(custom.DualCFGGuider.execute(model, one, two, negative, cfg1, cfg2, "regular")[0])
 
     assert differ(draw(canvas.model, 0.0, 0.5), draw(tiny.model(), 0.0, 0.5)) == 0
     assert differ(draw(canvas.model, 1.0, 0.5), draw(tiny.model(), 1.0, 0.5)) > 0.1
@@ -223,7 +223,7 @@ def test_perp_neg_acts_on_the_conditioning_with_the_word_only():
     positive, negative, empty = (encode(canvas.clip, text) for text in ("a <mug>", "blurry", ""))
 
     def draw(model, cfg):
-        return advanced(perpneg.PerpNegGuider.execute(model, positive, negative, empty, cfg, 0.0).result[0])
+        return advanced(perpneg.PerpNegGuider.execute(model, positive, negative, empty, cfg, 0.0)[0])
 
     assert differ(draw(canvas.model, 0.0), draw(tiny.model(), 0.0)) == 0
     assert differ(draw(canvas.model, 2.0), draw(tiny.model(), 2.0)) > 0.1
@@ -234,8 +234,8 @@ def test_perp_neg_acts_on_the_conditioning_with_the_word_only():
 def test_self_attention_guidance_runs_with_concepts_in_any_order(guidance, order):
     def guided(model):
         if guidance == "PAG":
-            return pag.PerturbedAttentionGuidance.execute(model, 3.0).result[0]
-        return sag.SelfAttentionGuidance.execute(model, 0.5, 2.0).result[0]
+            return pag.PerturbedAttentionGuidance.execute(model, 3.0)[0]
+        return sag.SelfAttentionGuidance.execute(model, 0.5, 2.0)[0]
 
     told = []
     if order == "guidance first":
@@ -255,7 +255,7 @@ def test_sdxl_texts_for_g_and_l_may_put_the_word_at_different_rows():
     canvas = Canvas(mug("SDXL"), family="SDXL")
     encode_xl = sdxl_nodes.CLIPTextEncodeSDXL.execute
     with torch.inference_mode():
-        conditioning = encode_xl(canvas.clip, 128, 128, 0, 0, 128, 128, "<mug>", "a very nice <mug>").result[0]
+        conditioning = encode_xl(canvas.clip, 128, 128, 0, 0, 128, 128, "<mug>", "a very nice <mug>")[0]
     (slots,) = conditioning[0][1][KEY].slots
     assert slots.rows == {"l": (4,), "g": (1,)}
     sample(canvas.model, conditioning, encode(canvas.clip, "blurry"))

@@ -222,7 +222,7 @@ def test_the_fingerprint_knows_the_weights_and_the_patches_and_nothing_else():
     assert fingerprint_of(one) == fingerprint_of(same) == fingerprint_of(one.clone())
     assert fingerprint_of(patched) != fingerprint_of(one)
     with torch.no_grad():
-        same.model.diffusion_model.out[2].weight.mul_(1.01)
+        same.model.diffusion_model.get_parameter("out.2.weight").mul_(1.01)
     assert fingerprint_of(same) != fingerprint_of(one)
 
 

@@ -1,7 +1,9 @@
 """Pictures as people have them: reading, splitting, hashing, cropping, and the doctor's findings."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from concept_loom.personalization.dataset import dataset_of, fitting_box, twins_of, view
 from concept_loom.personalization.doctor import examine
 from concept_loom.personalization.pictures import Picture, PictureError, picture_from, read_picture, read_pictures
-from PIL import Image, ImageFilter
+from PIL import Image, ImageCms, ImageFilter
 from torch import Tensor
 
 
@@ -24,7 +26,7 @@ def some(count: int) -> list[Picture]:
     return [picture_from(f"{i}.png", noise(seed=i)) for i in range(count)]
 
 
-def saved(folder: Path, name: str, image: Image.Image, **options: object) -> Path:
+def saved(folder: Path, name: str, image: Image.Image, **options: Any) -> Path:
     image.save(folder / name, **options)
     return folder / name
 
@@ -97,6 +99,52 @@ def test_bad_files_never_stop_the_rest_and_are_named(tmp_path: Path) -> None:
     assert [sentence.split()[0] for sentence in unread] == bad
     assert "JPEG" in next(sentence for sentence in unread if "heic" in sentence)
     assert dataset_of(pictures, unread=unread).report()[-6:] == unread
+
+
+def test_a_heic_file_is_known_by_its_content_and_read_where_pillow_heif_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renamed = tmp_path / "renamed.jpg"
+    renamed.write_bytes(b"\0\0\0\x18ftypheic")
+    with monkeypatch.context() as without, pytest.raises(PictureError, match="renamed.jpg is a HEIC.*Save it as JPEG"):
+        without.setitem(sys.modules, "pillow_heif", None)
+        read_picture(renamed)
+    heif = pytest.importorskip("pillow_heif")
+    image, exif = Image.fromarray(noise(40, 64).numpy()), Image.Exif()
+    exif[0x0112] = 6
+    heif.from_pillow(image).save(renamed, exif=exif.tobytes(), quality=-1)
+    picture = read_picture(renamed)
+    assert picture.size == (64, 40)
+    assert (picture.pixels.float() - noise(40, 64).rot90(-1, (0, 1)).float()).abs().mean() < 4
+
+
+def test_a_picture_too_large_to_open_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path, "huge.png", Image.new("RGB", (64, 64)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(PictureError, match="huge.png has more pixels"):
+        read_picture(tmp_path / "huge.png")
+
+
+def test_a_photograph_keeps_what_training_needs_and_no_more(tmp_path: Path) -> None:
+    picture = read_picture(saved(tmp_path, "photo.jpg", Image.new("RGB", (4000, 3000), "red")))
+    assert picture.size == (1500, 2000)
+
+
+def test_a_profile_is_honoured_also_beside_transparency(tmp_path: Path) -> None:
+    inked = Image.new("RGBA", (16, 16), (120, 130, 140, 255))
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    swapped = bytearray(lab.tobytes())  # red and blue exchanged: plain conversion would show it
+    at = {swapped[132 + 12 * i : 136 + 12 * i].decode(): 132 + 12 * i for i in range(int.from_bytes(swapped[128:132]))}
+    swapped[at["rXYZ"] : at["rXYZ"] + 4], swapped[at["bXYZ"] : at["bXYZ"] + 4] = b"bXYZ", b"rXYZ"
+    seen = read_picture(saved(tmp_path, "screen.png", inked, icc_profile=bytes(swapped))).pixels[0, 0].tolist()
+    assert seen == pytest.approx([140, 130, 120], abs=2)
+
+
+@pytest.mark.parametrize("name", ["猫 の 写真.png", "a b (1).JPG", "Müller's.webp"])
+def test_names_may_hold_anything(tmp_path: Path, name: str) -> None:
+    saved(tmp_path, name, Image.fromarray(noise().numpy()))
+    (picture,), unread = read_pictures(tmp_path)
+    assert picture.name == name and not unread
 
 
 def test_a_missing_file_of_a_list_is_named(tmp_path: Path) -> None:
@@ -207,6 +255,28 @@ def test_the_doctor_names_what_is_wrong() -> None:
     assert set(found["near-duplicates"]) == {"0.png", "copy.jpg"}
     assert (found["tiny"], found["cut"], found["blur"]) == (("tiny",), ("strip",), ("soft",))
     assert set(findings(some(2))) == {"few"}
+
+
+def test_one_background_in_all_pictures_is_named_and_masks_excuse_it() -> None:
+    room, mugs = noise(64, 64, 50), [noise(24, 24, seed) for seed in range(4)]
+    here = [room.clone() for _ in mugs]
+    for pixels, mug in zip(here, mugs, strict=True):
+        pixels[20:44, 20:44] = mug
+    pictures = [picture_from(f"{i}.png", pixels) for i, pixels in enumerate(here)]
+    assert len(findings(pictures)["background"]) == 4
+    mask = torch.zeros(64, 64)
+    mask[20:44, 20:44] = 1
+    assert "background" not in findings([picture_from(one.name, one.pixels, mask) for one in pictures])
+
+
+def test_a_mask_that_is_white_around_the_subject_is_named() -> None:
+    subject = torch.zeros(64, 64)
+    subject[16:48, 20:44] = 1
+    full, close = torch.ones(64, 64), torch.ones(64, 64)
+    close[:8] = 0
+    masks = {"cutout": 1 - subject, "painted": subject, "full": full, "close": close}
+    pictures = [picture_from(name, noise(64, 64, i), mask) for i, (name, mask) in enumerate(masks.items())]
+    assert findings(pictures) == {"mask": ("cutout",)}
 
 
 def test_other_pictures_are_no_twins() -> None:

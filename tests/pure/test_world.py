@@ -15,6 +15,7 @@ def _load(module: str):
     """The playground under a name of our own: its imports must not depend on where it was loaded from."""
     if "playground_of_test_world" not in sys.modules:
         spec = importlib.util.spec_from_file_location("playground_of_test_world", PLAYGROUND / "__init__.py")
+        assert spec
         package = importlib.util.module_from_spec(spec)
         package.__path__ = [str(PLAYGROUND)]
         sys.modules[spec.name] = package
