@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 
 def node_classes() -> list[type[io.ComfyNode]]:
-    from . import folders
+    from . import folders, routes
     from .compose import ComposeConcepts, PlaceConcept
     from .dataset import ConceptDatasetNode
     from .files import LoadConcept, SaveConcept
@@ -14,6 +14,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
     from .playground import LoadPlaygroundModel
 
     folders.register()
+    routes.register()
     return [
         LoadPlaygroundModel,
         ConceptDatasetNode,

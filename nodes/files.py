@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple, NoReturn
 
 from comfy_api.latest import io
 
@@ -12,6 +13,7 @@ from ..personalization.comfyui.lesson import word_of
 from ..personalization.composition import PlacedConcept
 from ..personalization.concept import Concept
 from ..personalization.library import file_name, free_path
+from ..personalization.remembered import Remembered, hash_of, recalled, same_tensors
 from . import folders
 from .sockets import CATEGORY
 from .sockets import Concept as ConceptSocket
@@ -92,38 +94,70 @@ class LoadConcept(io.ComfyNode):
                     placeholder="its own",
                     tooltip="Another word for it in this workflow: cup is written as <cup>. Empty: its own word.",
                 ),
+                io.String.Input(
+                    "remembered",
+                    optional=True,
+                    default="",
+                    socketless=True,
+                    tooltip="What the page notes of the chosen file, so that it is found under another name, and asked "
+                    "for where it is missing. Prompts of your own may leave it out.",
+                    advanced=True,
+                ),
             ],
             outputs=[ConceptSocket.Output("concept", tooltip="For Compose Concepts.")],
         )
 
     @classmethod
-    def execute(cls, file: str, placeholder: str = "") -> io.NodeOutput:
-        concept = load(_found(file))
-        word = word_of(placeholder) if placeholder.strip() else ""
-        placed = PlacedConcept(concept, placeholder=word)
-        return io.NodeOutput(placed, ui={"text": (_described(placed),)})
+    def execute(cls, file: str, placeholder: str = "", remembered: str = "") -> io.NodeOutput:
+        found = _found(file, remembered)
+        concept = load(found.path)
+        word = word_of(placeholder) if placeholder.strip() else found.word
+        placed = PlacedConcept(concept, placeholder="" if word == concept.info.placeholder else word)
+        return io.NodeOutput(placed, ui={"text": ("\n".join(filter(None, (_described(placed), found.note))),)})
 
+    # Naming `file` here takes the place of ComfyUI's own "value not in list".
     @classmethod
-    def validate_inputs(cls, file: str) -> bool | str:
+    def validate_inputs(cls, file: str | None, remembered: str | None = "") -> bool | str:
+        if file is None:  # it comes from another node, and execute will judge it
+            return True
         try:
-            return bool(_found(file))
+            return bool(_found(file, remembered or ""))
         except ValueError as error:
             return str(error)
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **inputs: object) -> tuple[int, int]:
-        state = _found(file).stat()
+    def fingerprint_inputs(cls, file: str, remembered: str = "", **inputs: object) -> tuple[int, int]:
+        state = _found(file, remembered).path.stat()
         return state.st_mtime_ns, state.st_size
 
 
-def _found(file: str) -> Path:
-    path = folders.path_of(file) if file else None
-    if path is None:
-        raise ValueError(
-            f"The concept file '{file}' is not in models/concepts or output/concepts. A file from there is needed. "
-            "Copy it there and press R, or choose another."
-        )
-    return path
+class _Found(NamedTuple):
+    """`word` is the one that the workflow keeps, empty where it keeps none; `note` what people should know."""
+
+    path: Path
+    word: str = ""
+    note: str = ""
+
+
+def _found(file: str, remembered: str) -> _Found:
+    """By name where the content is the remembered one or none is; else by content; else by name, and said."""
+    named, kept = folders.path_of(file) if file else None, recalled(remembered)
+    if kept is None:
+        return _Found(named or _missing(file, None))
+    if named and hash_of(named) == kept.hash:
+        return _Found(named, kept.word)
+    alike = same_tensors(kept.hash, folders.all_folders())
+    if alike:
+        return _Found(alike, kept.word, f"Found as {folders.name_of(alike)}; the workflow calls it {file}.")
+    return _Found(named or _missing(file, kept), "", f"{file} is not the file of this workflow, {kept.described()}.")
+
+
+def _missing(file: str, kept: Remembered | None) -> NoReturn:
+    wanted = f": {kept.described()}" if kept else ""
+    raise ValueError(
+        f"The concept file '{file}' is not in models/concepts or output/concepts{wanted}. A file from there is "
+        f"needed{', under any name' if kept else ''}. Copy it to models/concepts and press R, or choose another."
+    )
 
 
 def _described(placed: PlacedConcept) -> str:

@@ -36,3 +36,9 @@ def path_of(file: str) -> Path | None:
     """The file of a name with either separator, None when it is not there."""
     found = folder_paths.get_full_path(KIND, str(PurePosixPath(file.replace("\\", "/"))))
     return Path(found) if found else None
+
+
+def name_of(path: Path) -> str:
+    """A file's name as the list has it, else its last component."""
+    inside = [folder for folder in all_folders() if path.is_relative_to(folder)]
+    return path.relative_to(inside[0]).as_posix() if inside else path.name

@@ -62,7 +62,12 @@ def load(path: Path | str) -> Concept:
 
 def read_info(path: Path | str) -> ConceptInfo:
     """What a file says about itself, without loading a tensor."""
-    return _info(Path(path), _metadata(Path(path)))[0]
+    return read_identity(path)[0]
+
+
+def read_identity(path: Path | str) -> tuple[ConceptInfo, str]:
+    """The same, and the hash of the tensors that the file says it holds."""
+    return _info(Path(path), _metadata(Path(path)))
 
 
 def read_thumbnail(path: Path | str) -> bytes:

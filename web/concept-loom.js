@@ -2,6 +2,7 @@
 /** Registers Concept Loom with ComfyUI's page; everything else is in the .mjs files beside this one. */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { REMEMBERING_NODE, keepNote } from "./remembered.mjs";
 import { LINE_NODES, REPORT_EVENT, lineOf, linesOf, told } from "./sentence.mjs";
 
 app.registerExtension({
@@ -33,3 +34,19 @@ app.registerExtension({
         };
     },
 });
+
+app.registerExtension({
+    name: "ConceptLoom.Remembered",
+
+    nodeCreated(node) {
+        if (node.comfyClass !== REMEMBERING_NODE) return;
+        const [chosen, noted] = ["file", "remembered"].map((name) => node.widgets.find((one) => one.name === name));
+        keepNote(chosen, noted, whatIsKnownOf);
+    },
+});
+
+/** @param {string} file */
+async function whatIsKnownOf(file) {
+    const answer = await api.fetchApi(`/concept_loom/concept?file=${encodeURIComponent(file)}`);
+    return answer.ok ? answer.json() : null;
+}

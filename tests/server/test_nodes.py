@@ -1,7 +1,6 @@
 """The nodes through the real /prompt: learned once, used in any prompt, never silently nothing."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,70 +8,12 @@ from concept_loom.personalization.checkpoint import load, read_info
 from PIL import Image
 
 from tools.client import Client, Event, PromptFailed, PromptRejected
-from tools.pack import attach_comfyui
 from tools.places import EXAMPLES
 from tools.server import Server
 from tools.workflow import to_prompt
 
-PACK = "concept-loom"
-STEPS = 4
-Json = dict
-
-
-@pytest.fixture(scope="session", autouse=True)
-def weights(server: Server) -> None:
-    """Random ones where the trained ones are not there."""
-    folder = server.launch.base / "custom_nodes" / PACK / "playground" / "weights"
-    if not (folder / "unet.safetensors").exists():
-        attach_comfyui(cpu=True)
-        from concept_loom.tests.scratch_weights import write_scratch_weights
-
-        write_scratch_weights(folder)
-
-
-@pytest.fixture
-def concepts(server: Server) -> Iterator[Path]:
-    """The folder that Learn Concept writes to, empty before each test."""
-    folder = server.launch.base / "output" / "concepts"
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.rglob("*.safetensors"):
-        file.unlink()
-    yield folder
-
-
-def node(kind: str, **inputs: object) -> Json:
-    return {"class_type": kind, "inputs": inputs}
-
-
-def loom(kind: str, **inputs: object) -> Json:
-    return node(f"ConceptLoom_{kind}", **inputs)
-
-
-def learning(**changes: object) -> Json:
-    """Load, dataset and Learn; 2 is the dataset, 3 the concept."""
-    asked = {"placeholder": "mug", "class_word": "mug", "role": "subject", "method": "quick", "budget": "fast"}
-    wired = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "dataset": ["2", 0]}
-    return {
-        "1": loom("LoadPlaygroundModel"),
-        "2": loom("ConceptDataset", folder="example", holdout="auto"),
-        "3": loom("LearnConcept", **wired, **{**asked, "seed": 0, "steps": STEPS, "batch_size": 2, **changes}),
-    }
-
-
-def drawing(concept: list, text: str = "a photo of <mug> on the beach", seed: int = 0, **composed: object) -> Json:
-    """Compose over `concept`, sample, save; 10 is Compose."""
-    composed = {"strength": 1.0, **composed}
-    sampler = {"steps": 3, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
-    sampled = {"model": ["10", 0], "positive": ["11", 0], "negative": ["12", 0], "latent_image": ["13", 0]}
-    return {
-        "10": loom("ComposeConcepts", model=["1", 0], clip=["1", 1], **{"concepts.concept0": concept}, **composed),
-        "11": node("CLIPTextEncode", clip=["10", 1], text=text),
-        "12": node("CLIPTextEncode", clip=["10", 1], text=""),
-        "13": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-        "14": node("KSampler", seed=seed, **sampler, **sampled),
-        "15": node("VAEDecode", samples=["14", 0], vae=["1", 2]),
-        "16": node("SaveImage", images=["15", 0], filename_prefix="drawn"),
-    }
+from .conftest import PACK
+from .prompts import STEPS, Json, drawing, learning, loom, node
 
 
 def watched(client: Client, prompt: Json) -> list[Event]:
@@ -207,7 +148,7 @@ def test_a_missing_file_is_refused_with_the_place_to_put_it(client: Client) -> N
     }
     with pytest.raises(PromptRejected) as rejected:
         client.queue(loading)
-    assert "Copy it there" in json.dumps(rejected.value.answer["node_errors"]["3"])
+    assert "Copy it to models/concepts" in json.dumps(rejected.value.answer["node_errors"]["3"])
 
 
 @pytest.mark.parametrize(
