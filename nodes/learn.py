@@ -15,6 +15,7 @@ from ..personalization.concept import ROLES
 from ..personalization.dataset import ConceptDataset
 from ..personalization.methods import AUTO, METHODS
 from ..personalization.recipe import BATCH_SIZE, LEARNING_RATE, STEPS, Range
+from .failure import explained
 from .folders import all_folders
 from .progress import LearningProgress
 from .sockets import CATEGORY, Concept, Dataset
@@ -62,7 +63,8 @@ class LearnConcept(io.ComfyNode):
         batch_size: int = 0,
     ) -> io.NodeOutput:
         wish = Wish(placeholder, class_word, role, method, budget, seed, steps, learning_rate, batch_size)
-        lesson = teach(Canvas(model, clip, vae), dataset, wish, all_folders(), LearningProgress())
+        with explained(LearningProgress(), wish, dataset, model) as show:
+            lesson = teach(Canvas(model, clip, vae), dataset, wish, all_folders(), show)
         return _output(lesson)
 
 

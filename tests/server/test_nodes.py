@@ -158,10 +158,13 @@ def test_a_missing_file_is_refused_with_the_place_to_put_it(client: Client) -> N
         ({"class_word": ""}, "No class word was given"),
     ],
 )
-def test_wrong_settings_end_in_a_sentence(client: Client, changes: dict, said: str) -> None:
+def test_wrong_settings_end_in_a_sentence(client: Client, server: Server, changes: dict, said: str) -> None:
     prompt = {**learning(**changes), "9": node("PreviewImage", images=["3", 2])}
-    with pytest.raises(PromptFailed, match=said):
+    with pytest.raises(PromptFailed, match=said) as failed:
         client.run(prompt)
+    assert "output/concepts/report.txt" in failed.value.event.data["exception_message"]
+    report = (server.launch.base / "output" / "concepts" / "report.txt").read_text(encoding="utf-8")
+    assert said in report and str(server.launch.base) not in report and "mug-1" not in report
 
 
 def test_the_loss_map_can_be_plotted_by_the_core(client: Client) -> None:
