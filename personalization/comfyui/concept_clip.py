@@ -9,8 +9,9 @@ are taken from its own encoding. One concept is one encoding: ordinary textual i
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import comfy.sd
 from torch import Tensor
@@ -21,6 +22,7 @@ from ..concept import Concept
 from ..denoiser import Slots
 from ..prompt import Mark, phrase_rows, slots_of
 from .encoders import encoders_of, spans_of
+from .host_types import Conditioning
 from .tokens import Tokens, has_embedding, marks_in, placeholder_tokenizer, with_only
 
 KEY = "concept_loom"  # the conditioning's extra key, and everything else of ours on the host's objects
@@ -47,8 +49,9 @@ class ConceptCLIP(comfy.sd.CLIP):
     def clone(self, disable_dynamic: bool = False) -> ConceptCLIP:
         return _dressed(super().clone(disable_dynamic=disable_dynamic), self.plain_tokenizer, self.composition)
 
-    def encode_from_tokens(self, tokens: Tokens, return_pooled: bool | str = False, return_dict: bool = False):
-        encode = super().encode_from_tokens
+    def encode_from_tokens(self, tokens: Tokens, return_pooled: bool | str = False, return_dict: bool = False) -> Any:
+        """As in the host: a tensor, a pair with the pooled output, or a dictionary."""
+        encode = cast(Callable[..., Any], super().encode_from_tokens)
         out = encode(tokens, return_pooled=return_pooled, return_dict=True)
         alone = {word: encode(part, return_pooled=return_pooled) for word, part in self._each_alone(tokens)}
         alone = {word: one[0] if isinstance(one, tuple) else one for word, one in alone.items()}
@@ -65,8 +68,9 @@ class ConceptCLIP(comfy.sd.CLIP):
         add_dict: dict[str, object] | None = None,
         show_pbar: bool = True,
     ):
-        def encode(part: Tokens) -> list[list[object]]:
-            return super(ConceptCLIP, self).encode_from_tokens_scheduled(part, unprojected, add_dict or {}, show_pbar)
+        def encode(part: Tokens) -> Conditioning:
+            made = super(ConceptCLIP, self).encode_from_tokens_scheduled(part, unprojected, add_dict or {}, show_pbar)
+            return cast(Conditioning, made)
 
         scheduled = encode(tokens)
         if self.patcher.forced_hooks is not None and self.use_clip_schedule:  # that path skips encode_from_tokens
@@ -127,8 +131,9 @@ def _fits(concept: Concept, clip: comfy.sd.CLIP) -> None:
 
 def _dressed(clip: comfy.sd.CLIP, plain: object, composition: Composition) -> ConceptCLIP:
     clip.__class__ = ConceptCLIP
-    clip.plain_tokenizer, clip.composition = plain, composition
-    clip.tokenizer = copy.copy(plain)
-    for name, encoder in encoders_of(clip).items():
-        setattr(clip.tokenizer, encoder.attribute, placeholder_tokenizer(name, encoder, composition))
-    return clip
+    dressed = cast(ConceptCLIP, clip)
+    dressed.plain_tokenizer, dressed.composition = plain, composition
+    dressed.tokenizer = copy.copy(plain)
+    for name, encoder in encoders_of(dressed).items():
+        setattr(dressed.tokenizer, encoder.attribute, placeholder_tokenizer(name, encoder, composition))
+    return dressed

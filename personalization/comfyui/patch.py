@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
+import comfy.model_base
 import comfy.model_patcher
+import comfy.samplers
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
@@ -18,12 +21,14 @@ from ..attention import Call, Chunk, Places, Plan, RowCache, Window, edited, pla
 from ..composition import Composition, PlacedConcept, woven
 from ..concept import Base
 from ..fit import fits
+from ..regions import Twins
 from ..report import Report, Run, reports
 from ..sites import Site
 from .concept_clip import KEY
 from .encoders import channel_spans
 from .family import base_of
 from .hearing import Heard, heard_in
+from .host_types import Options, Sampling
 from .regional_attention import RegionalAttention, Widened
 
 log = logging.getLogger("concept_loom")
@@ -91,15 +96,15 @@ def _hook(model: comfy.model_patcher.ModelPatcher) -> None:
         model.set_model_attn2_patch(edit_context)
 
 
-def edit_context(n: Tensor, context: Tensor, value: Tensor, extra: dict[str, object]):
+def edit_context(n: Tensor, context: Tensor, value: Tensor, extra: Options):
     """attn2_patch: what the plan of this call says about this site; `value is context` stays true."""
-    loom = extra.get(KEY)
+    loom: Loom | None = extra.get(KEY)
     if not loom or not loom.plan or "block" not in extra:
         return n, context, value
-    site = Site(*extra["block"], extra.get("block_index", 0))
+    site = Site(*extra["block"], index=extra.get("block_index", 0))
     apart = value is not context and value.shape == context.shape
-    new = _edited(context, site, loom)
-    value = _edited(value, site, loom) if apart else new
+    new = _edited(context, site, loom.plan, loom)
+    value = _edited(value, site, loom.plan, loom) if apart else new
     if loom.plan.twins is None:
         return n, new, value
     grid = tuple(extra["activations_shape"][-2:])
@@ -109,41 +114,42 @@ def edit_context(n: Tensor, context: Tensor, value: Tensor, extra: dict[str, obj
     return n, *_widened(new, value, site, grid, loom)
 
 
-def _edited(context: Tensor, site: Site, loom: Loom) -> Tensor:
-    new = edited(context, site, loom.plan.everywhere, loom.cache)
+def _edited(context: Tensor, site: Site, plan: Plan, loom: Loom) -> Tensor:
+    new = edited(context, site, plan.everywhere, loom.cache)
     if new is not context:
-        _note(loom.run, "acted", site, loom.plan.everywhere)
+        _note(loom.run, "acted", site, plan.everywhere)
     return new
 
 
 def _widened(context: Tensor, value: Tensor, site: Site, grid: tuple[int, int], loom: Loom) -> tuple[Tensor, Tensor]:
     """Context and value with the regional concepts' rows behind them, and the attention told how to see them."""
-    twins, regional = loom.plan.twins, loom.plan.regional
+    plan, attention = cast(Plan, loom.plan), cast(RegionalAttention, loom.attention)  # _with_plan put both there
+    twins, regional = cast(Twins, plan.twins), plan.regional
     new = edited(context, site, regional, loom.cache)
     if new is context:
         return context, value
     tokens = context.shape[1]
-    loom.attention.expected = Widened(twins.bias(grid, tokens, context), twins.touched, twins.rest, tokens)
+    attention.expected = Widened(twins.bias(grid, tokens, context), twins.touched, twins.rest, tokens)
     _note(loom.run, "acted", site, regional)
     wide = twins.widen(context, new)
     return wide, wide if value is context else twins.widen(value, edited(value, site, regional, loom.cache))
 
 
 def _note(run: Run | None, what: str, site: Site, places: tuple[Places, ...]) -> None:
-    for one in places if run is not None else ():
-        if any(site in part.sites for part in one.placed.concept.parts):
+    for one in places:
+        if run is not None and any(site in part.sites for part in one.placed.concept.parts):
             run.note(what, one.placed.word, site)
 
 
 def open_run(
     executor: WrapperExecutor, noise: Tensor, latent: Tensor, sampler: object, sigmas: Tensor, *args, **kwargs
 ):
-    guider = executor.class_obj
+    guider = cast(comfy.samplers.CFGGuider, executor.class_obj)
     options = guider.model_options.setdefault("transformer_options", {})
-    loom = options.get(KEY)
+    loom: Loom | None = options.get(KEY)
     if loom is None:
         return executor(noise, latent, sampler, sigmas, *args, **kwargs)
-    sampling = guider.model_patcher.get_model_object("model_sampling")
+    sampling = cast(Sampling, guider.model_patcher.get_model_object("model_sampling"))
     windows = _windows(loom.composition, sampling)
     run = Run(_steps_inside(sigmas.tolist(), windows))
     options[KEY] = replace(loom, run=run, windows=windows)
@@ -152,10 +158,8 @@ def open_run(
     return out
 
 
-def read_conditionings(
-    executor: WrapperExecutor, model: object, conds: list, x: Tensor, t: Tensor, options: dict[str, object]
-):
-    loom = options.get("transformer_options", {}).get(KEY)
+def read_conditionings(executor: WrapperExecutor, model: object, conds: list, x: Tensor, t: Tensor, options: Options):
+    loom: Loom | None = options.get("transformer_options", {}).get(KEY)
     if loom is not None:
         loom = replace(loom, heard=heard_in(conds, x, loom.run))
         options = {**options, "transformer_options": {**options["transformer_options"], KEY: loom}}
@@ -169,22 +173,23 @@ def plan_call(
     c_concat: Tensor | None = None,
     c_crossattn: Tensor | None = None,
     control: object = None,
-    transformer_options: dict[str, object] | None = None,
+    transformer_options: Options | None = None,
     **kwargs: object,
 ):
     options = transformer_options or {}
-    loom = options.get(KEY)
+    loom: Loom | None = options.get(KEY)
     if loom is not None and loom.heard and c_crossattn is not None and "uuids" in options:
         call = Call(_chunks(loom, options, x.shape[0]), c_crossattn.shape[1], t)
         windows = loom.windows
         if windows is None:
-            windows = _windows(loom.composition, executor.class_obj.model_sampling)
+            model = cast(comfy.model_base.BaseModel, executor.class_obj)
+            windows = _windows(loom.composition, model.model_sampling)
         plan = planned(loom.composition, call, channel_spans(loom.base.encoders), windows)
         options = _with_plan(options, loom, plan)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
-def _with_plan(options: dict[str, object], loom: Loom, plan: Plan) -> dict[str, object]:
+def _with_plan(options: Options, loom: Loom, plan: Plan) -> Options:
     if plan.twins is None:
         return {**options, KEY: replace(loom, plan=plan)}
     attention = RegionalAttention(options.get("optimized_attention_override"))
@@ -200,18 +205,18 @@ WRAPPERS = {
 }
 
 
-def _chunks(loom: Loom, options: Mapping[str, list], samples: int) -> tuple[Chunk, ...]:
+def _chunks(loom: Loom, options: Options, samples: int) -> tuple[Chunk, ...]:
     keys = list(zip(options["cond_or_uncond"], options["uuids"], strict=True))
     size = samples // len(keys)
     found = ((number * size, loom.heard.get(key)) for number, key in enumerate(keys))
     return tuple(Chunk(start, size, heard.slots, heard.length, heard.box) for start, heard in found if heard)
 
 
-def _windows(composition: Composition, sampling: object) -> dict[str, Window]:
+def _windows(composition: Composition, sampling: Sampling) -> dict[str, Window]:
     return {placed.word: _window(placed, sampling) for placed in composition if (placed.start, placed.end) != (0, 1)}
 
 
-def _window(placed: PlacedConcept, sampling: object) -> Window:
+def _window(placed: PlacedConcept, sampling: Sampling) -> Window:
     return Window(float(sampling.percent_to_sigma(placed.start)), float(sampling.percent_to_sigma(placed.end)))
 
 

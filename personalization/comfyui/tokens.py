@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +11,10 @@ from torch import Tensor
 from ..composition import Composition, PlacedConcept
 from ..prompt import Mark, pieces, rewrite
 from .encoders import Encoder
+from .host_types import Tokenizer
 
-Tokens = dict[str, list[list[tuple[object, ...]]]]
+Entry = tuple[Any, ...]  # (token, weight), and a word id when the host asks for one
+Tokens = dict[str, list[list[Entry]]]
 
 _MARK = "\ue000"  # a private character of Unicode: no embedding file and no prompt holds it
 
@@ -59,7 +62,7 @@ class _Phrase(list):
         return (len(self), 1)
 
 
-def placeholder_tokenizer(key: str, encoder: Encoder, composition: Composition) -> object:
+def placeholder_tokenizer(key: str, encoder: Encoder, composition: Composition) -> Tokenizer:
     """A copy of the encoder's tokenizer that also understands the composition's placeholders."""
     tokenizer = copy.copy(encoder.tokenizer)
     if tokenizer.embedding_directory is None:
@@ -108,10 +111,11 @@ def marks_in(tokens: Tokens) -> dict[str, list[tuple[int, Mark]]]:
 def with_only(tokens: Tokens, word: str) -> Tokens:
     """The tokens with every other concept's slots silent."""
 
-    def one(entry: tuple[object, ...]) -> tuple[object, ...]:
+    def one(entry: Entry) -> Entry:
         token = entry[0]
-        silent = isinstance(token, SlotToken) and token.mark.word != word
-        return (token.silent(), *entry[1:]) if silent else entry
+        if isinstance(token, SlotToken) and token.mark.word != word:
+            return (token.silent(), *entry[1:])
+        return entry
 
     return {key: [[one(entry) for entry in batch] for batch in batches] for key, batches in tokens.items()}
 
@@ -120,12 +124,12 @@ def has_embedding(composition: Composition, word: str) -> bool:
     return any(placed.word == word and placed.concept.embeddings for placed in composition)
 
 
-def _marks(batches: list[list[tuple[object, ...]]]) -> list[tuple[int, Mark]]:
+def _marks(batches: list[list[Entry]]) -> list[tuple[int, Mark]]:
     flat = [entry[0] for batch in batches for entry in batch]
     return [(row, token.mark) for row, token in enumerate(flat) if isinstance(token, SlotToken | WordToken)]
 
 
-def _own_weight(entry: tuple[object, ...]) -> tuple[object, ...]:
+def _own_weight(entry: Entry) -> Entry:
     """A prompt weight on a phrase multiplies the concept's strength; the encoder sees weight 1."""
     token, weight, *rest = entry
     return (token.weighted(weight), 1.0, *rest) if isinstance(token, SlotToken | WordToken) else entry
