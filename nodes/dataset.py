@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Sequence
 
-import folder_paths
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
-from torch.nn import functional as F
 
+from ..personalization.contact_sheet import contact_sheet
 from ..personalization.dataset import AUTO, ConceptDataset, dataset_of
 from ..personalization.doctor import examine
-from ..personalization.pictures import Picture, picture_from, read_pictures
+from .pictures import Wired, captioned, folder_of, given, listed_files
 from .sockets import CATEGORY
 from .sockets import Dataset as DatasetSocket
 
-EXAMPLE = "example"
-EXAMPLE_PICTURES = Path(__file__).parent.parent / "example_workflows" / "pictures"
 HOLDOUTS = [AUTO, "0", "1", "2", "3", "4", "5"]
 ANY_SIZE = (8, 8)  # what depends on the size of training, Learn Concept tells
+PICTURES_WIDGET = "CONCEPT_LOOM_PICTURES"  # web/pictures.js
 
 
 class ConceptDatasetNode(io.ComfyNode):
@@ -54,15 +49,18 @@ class ConceptDatasetNode(io.ComfyNode):
                     "masks",
                     optional=True,
                     tooltip="One mask per connected image, white on the subject: the less is white, the less of the "
-                    "background is learned. An empty mask counts as none.",
+                    "background is learned. An empty mask counts as none. Load Image's MASK is right when the subject "
+                    "was painted in the mask editor; of a cut-out picture it is white around the subject: put Invert "
+                    "Mask after it.",
                 ),
                 io.String.Input(
                     "captions",
                     optional=True,
                     multiline=True,
                     default="",
-                    tooltip="One line per picture, in the order of file names, then of images. What a caption names is "
-                    "less likely to be learned as part of the concept. Empty: captions are made by Learn Concept.",
+                    tooltip="One line per picture: the folder's by name, those dropped here, then connected images. "
+                    "What a caption names is less likely to be learned as part of the concept. Empty: captions are "
+                    "made by Learn Concept.",
                     advanced=True,
                 ),
                 io.Combo.Input(
@@ -74,10 +72,24 @@ class ConceptDatasetNode(io.ComfyNode):
                     "better and leave less to learn from. auto: one from 4 pictures on, two from 8 on.",
                     advanced=True,
                 ),
+                io.String.Input(
+                    "pictures",
+                    optional=True,
+                    multiline=True,
+                    default="",
+                    tooltip="Pictures that were dropped here: drop more, or choose several at once. They are copied "
+                    "into ComfyUI's input folder. For the API: one subfolder/name in input/ per line.",
+                    extra_dict={"widgetType": PICTURES_WIDGET},
+                ),
             ],
             outputs=[
                 DatasetSocket.Output("dataset", tooltip="For Learn Concept."),
                 io.String.Output("report", tooltip="What was read and held out, and what to improve."),
+                io.Image.Output(
+                    "preview",
+                    tooltip="What will be learned from, on one sheet: each picture as it is cropped for square "
+                    "training, red where its mask leaves out, the held-out ones last and framed in blue.",
+                ),
             ],
         )
 
@@ -89,68 +101,24 @@ class ConceptDatasetNode(io.ComfyNode):
         masks: Sequence[Tensor] = (),
         captions: Sequence[str] = ("",),
         holdout: Sequence[str] = (AUTO,),
+        pictures: Sequence[str] = ("",),
     ) -> io.NodeOutput:
-        given = _given(folder[0], _frames(images), _frames(masks))
-        pictures = _captioned(given.pictures, captions[0].splitlines())
-        dataset = dataset_of(pictures, holdout[0], given.unread)
-        report = "\n".join(_report(dataset))
-        return io.NodeOutput(dataset, report, ui={"text": (report,)})
+        found = given(folder[0], pictures[0], Wired(images, masks))
+        dataset = dataset_of(captioned(found, captions[0].splitlines()), holdout[0], found.unread)
+        report, sheet = "\n".join(_report(dataset)), contact_sheet(dataset)
+        shown = {"text": (report,), **ui.PreviewImage(sheet).as_dict()}
+        return io.NodeOutput(dataset, report, sheet, ui=shown)
 
     @classmethod
-    def fingerprint_inputs(cls, folder: list[str], **inputs: object) -> list[tuple[str, int, int]]:
-        """Changed when a file of the folder was added, removed or written."""
-        where = _folder(folder[0])
-        files = sorted(where.iterdir()) if where and where.is_dir() else ()
+    def fingerprint_inputs(
+        cls, folder: Sequence[str], pictures: Sequence[str | None] = ("",), **inputs: object
+    ) -> list[tuple[str, int, int]]:
+        """Changed when a file was added, removed or written."""
+        where = folder_of(folder[0])
+        inside = sorted(where.iterdir()) if where and where.is_dir() else ()
+        listed = listed_files(pictures[0] or "")
+        files = (*inside, *listed, *(file.with_suffix(".txt") for file in listed))
         return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()]
-
-
-class _Given(NamedTuple):
-    pictures: tuple[Picture, ...]
-    unread: tuple[str, ...]
-
-
-def _given(folder: str, frames: list[Tensor], masks: list[Tensor]) -> _Given:
-    where = _folder(folder)
-    read, unread = read_pictures(where) if where else ((), ())
-    if masks and len(masks) != len(frames):
-        raise ValueError(
-            f"{len(masks)} masks came with {len(frames)} images; one per image is needed. "
-            "Connect as many masks as images, or none."
-        )
-    matched = masks or [None] * len(frames)
-    wired = (_picture(f"image {n + 1}", *pair) for n, pair in enumerate(zip(frames, matched, strict=True)))
-    return _Given((*read, *wired), tuple(unread))
-
-
-def _folder(folder: str) -> Path | None:
-    """The folder that is meant: below input/, a full path, or the pack's own pictures; None when none is named."""
-    if not folder.strip():
-        return None
-    below = Path(folder_paths.get_input_directory()) / folder.strip()
-    return EXAMPLE_PICTURES if folder.strip() == EXAMPLE and not below.is_dir() else below
-
-
-def _frames(batches: Iterable[Tensor]) -> list[Tensor]:
-    return [frame for batch in batches if batch is not None for frame in batch]
-
-
-def _picture(name: str, pixels: Tensor, mask: Tensor | None) -> Picture:
-    if mask is None or not bool(mask.any()):
-        return picture_from(name, pixels)
-    if mask.shape != pixels.shape[:2]:
-        mask = F.interpolate(mask[None, None], pixels.shape[:2], mode="bilinear")[0, 0]
-    return picture_from(name, pixels, mask)
-
-
-def _captioned(pictures: Sequence[Picture], lines: Sequence[str]) -> tuple[Picture, ...]:
-    """An empty line leaves a picture the caption that stands beside its file."""
-    if len(lines) > len(pictures):
-        raise ValueError(
-            f"{len(lines)} captions came with {len(pictures)} pictures; one line per picture is needed. "
-            "Take out lines, or leave the captions empty."
-        )
-    given = {number: line.strip() for number, line in enumerate(lines) if line.strip()}
-    return tuple(replace(one, caption=given.get(number, one.caption)) for number, one in enumerate(pictures))
 
 
 def _report(dataset: ConceptDataset) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .dataset import ConceptDataset, fitting_box, twins_of
+from .dataset import ConceptDataset, fitting_box, twins_of, view
 from .pictures import Picture
 
 FEW = 3
@@ -17,6 +17,12 @@ SMALL = 0.75  # of the training size; a little upscaling does no harm
 LOST = 0.4  # of a picture's area cut away by the crop
 BLUR_SIDE = 256  # sharpness is judged at this size, so that megapixels do not count as sharpness
 BLURRED = 0.06  # of full contrast; a step edge gives 1 times its contrast, one blurred over 5 pixels 0.05
+
+RIM = 8  # the rim is the 28 outer fields of 8 x 8
+ALIKE = (
+    0.04  # of full contrast, the spread from picture to picture; one room gave up to 0.03, different ones from 0.14 on
+)
+EDGE, HOLE = 0.9, 0.05  # a mask inside out: white along this share of the edge, black on this share of the picture
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,9 @@ class Finding:
 
 def examine(dataset: ConceptDataset, size: tuple[int, int]) -> tuple[Finding, ...]:
     """All findings on `dataset` for training at `size` (height, width); none means that nothing was noticed."""
-    found = (_few(dataset), _twins(dataset), _tiny(dataset, size), _cut(dataset, size), _blurred(dataset))
-    return tuple(finding for finding in found if finding)
+    whole = (_few(dataset), _twins(dataset), _one_background(dataset))
+    single = (_tiny(dataset, size), _cut(dataset, size), _blurred(dataset), _inside_out(dataset))
+    return tuple(finding for finding in (*whole, *single) if finding)
 
 
 def sharpness(picture: Picture) -> float:
@@ -84,9 +91,13 @@ def _cut(dataset: ConceptDataset, size: tuple[int, int]) -> Finding | None:
     return _finding(
         "cut",
         cut,
-        f"More than {LOST:.0%} is cut away to fit {size[1]} x {size[0]}: {{}}. "
+        f"More than {LOST:.0%} is cut away to make them {_shape(size)}: {{}}. "
         "Crop them around the subject, or give masks.",
     )
+
+
+def _shape(size: tuple[int, int]) -> str:
+    return "square" if size[0] == size[1] else f"{size[1]} x {size[0]}"
 
 
 def _kept(picture: Picture, size: tuple[int, int]) -> float:
@@ -97,6 +108,41 @@ def _kept(picture: Picture, size: tuple[int, int]) -> float:
 def _blurred(dataset: ConceptDataset) -> Finding | None:
     soft = [picture for picture in dataset.pictures if min(picture.size) > 2 and sharpness(picture) < BLURRED]
     return _finding("blur", soft, "No sharp edge anywhere: {}. Leave them out, or the blur is learned too.")
+
+
+def _one_background(dataset: ConceptDataset) -> Finding | None:
+    bare = [picture for picture in dataset.pictures if picture.mask is None]
+    if len(bare) < FEW or torch.stack([_rim(picture) for picture in bare]).std(0).mean() >= ALIKE:
+        return None
+    return Finding(
+        "background",
+        _names(bare),
+        "Along the edges all pictures look the same: this background will be learned with the subject. "
+        "Add pictures in other places, or give masks.",
+    )
+
+
+def _rim(picture: Picture) -> Tensor:
+    """(28, 3)"""
+    fields = view(picture, (RIM, RIM)).pixels
+    return torch.cat((fields[0], fields[-1], fields[1:-1, 0], fields[1:-1, -1]))
+
+
+def _inside_out(dataset: ConceptDataset) -> Finding | None:
+    """Load Image gives 1 - alpha: white on the subject when it was painted there, white around it for a cut-out."""
+    wrong = [picture for picture in dataset.pictures if picture.mask is not None and _surrounds(picture.mask > 127)]
+    return _finding(
+        "mask",
+        wrong,
+        "The mask is white around the edge and black inside, so the background would be learned and the subject not: "
+        "{}. Load Image makes such a mask of a cut-out picture: put Invert Mask after it, or give the file itself to "
+        "this node.",
+    )
+
+
+def _surrounds(white: Tensor) -> bool:
+    edge = torch.cat((white[0], white[-1], white[:, 0], white[:, -1])).float().mean()
+    return bool(edge > EDGE and 1 - white.float().mean() > HOLE)
 
 
 def _finding(kind: str, pictures: Sequence[Picture], sentence: str) -> Finding | None:

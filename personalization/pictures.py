@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,9 @@ from torch import Tensor
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".tga"))
 SUFFIXES |= {".avif", ".psd", ".jp2", ".ppm"}
 HEIC = frozenset((".heic", ".heif"))
+HEIC_BRANDS = (b"ftyphei", b"ftyphev")  # ISO 23008-12, 10: at byte 4; phones' exports also call such files .jpg
 RAW = frozenset((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"))
-SHORT_SIDE = 2048  # pixels kept; twice what SDXL trains at, so that 20 photographs of 60 megapixels fit in memory
+SHORT_SIDE = 2048  # pixels kept at most, and 1024 at least, which SDXL trains at: 200 photographs fit in 2 GB
 
 
 class PictureError(ValueError):
@@ -51,7 +53,7 @@ class Picture:
 def read_pictures(source: Path | Iterable[Path]) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
     """Read a folder or files: what could be read, and one sentence for each that could not."""
     pictures, unread = [], []
-    for path in _files(source):
+    for path in files_of(source) if isinstance(source, Path) else source:
         try:
             pictures.append(read_picture(path))
         except PictureError as error:
@@ -61,7 +63,7 @@ def read_pictures(source: Path | Iterable[Path]) -> tuple[tuple[Picture, ...], t
 
 def read_picture(path: Path) -> Picture:
     """Read one file, upright and in sRGB, with its alpha as mask and the .txt beside it as caption; PictureError."""
-    if path.suffix.lower() in HEIC and not _heif_opens():
+    if _is_heic(path) and not _heif_opens():
         raise PictureError(
             f"{path.name} is a HEIC photo, which Pillow cannot read alone. Save it as JPEG "
             "(iPhone: Settings > Camera > Formats > Most Compatible), or install the package pillow-heif."
@@ -87,14 +89,20 @@ def picture_from(name: str, pixels: Tensor, mask: Tensor | None = None, caption:
     return Picture(name, pixels, None if mask is None else _bytes(mask), caption)
 
 
-def _files(source: Path | Iterable[Path]) -> list[Path]:
-    if not isinstance(source, Path):
-        return list(source)
-    if not source.is_dir():
-        raise PictureError(f"There is no folder {source}. Give a folder that holds pictures.")
+def files_of(folder: Path) -> list[Path]:
+    """The files in `folder` that are called pictures, by name."""
+    if not folder.is_dir():
+        raise PictureError(f"There is no folder {folder}. Give a folder that holds pictures.")
     known = SUFFIXES | HEIC | RAW
-    shown = (path for path in source.iterdir() if path.suffix.lower() in known and not path.name.startswith("."))
+    shown = (path for path in folder.iterdir() if path.suffix.lower() in known and not path.name.startswith("."))
     return sorted(shown, key=lambda path: path.name)
+
+
+def _is_heic(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return path.suffix.lower() in HEIC or file.read(12)[4:].startswith(HEIC_BRANDS)
 
 
 def _heif_opens() -> bool:
@@ -114,7 +122,13 @@ def _decoded(path: Path) -> tuple[Tensor, Tensor | None]:
             return _upright(image)
     except Image.UnidentifiedImageError:
         raise PictureError(
-            f"{path.name} is called a picture but holds something else. Open and export it again as JPEG or PNG."
+            f"{path.name} is called a picture but holds something else, or a kind that Pillow does not know "
+            "(a TIFF of floats). Open and export it again as JPEG or PNG."
+        ) from None
+    except Image.DecompressionBombError:
+        raise PictureError(
+            f"{path.name} has more pixels than Pillow opens ({2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} million). "
+            "Export it smaller: 4000 pixels wide is more than enough."
         ) from None
     except PictureError as error:
         raise PictureError(f"{path.name} {error}") from None
@@ -125,7 +139,7 @@ def _decoded(path: Path) -> tuple[Tensor, Tensor | None]:
 def _upright(image: Image.Image) -> tuple[Tensor, Tensor | None]:
     """The first frame, turned as its EXIF says, at most SHORT_SIDE, over white."""
     image = _eight_bits(ImageOps.exif_transpose(image))
-    if (factor := min(image.size) // SHORT_SIDE) > 1:
+    if (factor := math.ceil(min(image.size) / SHORT_SIDE)) > 1:
         image = image.reduce(factor)
     pixels = torch.from_numpy(np.array(image))  # (h, w, 3 or 4)
     return _over_white(pixels) if pixels.shape[-1] == 4 else (pixels, None)
@@ -138,19 +152,18 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         top = values.max()
         white = next((limit for limit in (1.0, 255.0, 65535.0) if top <= limit), top)
         return Image.fromarray((values.clip(0) * (255.0 / white)).round().astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        return image.convert("RGBA")
-    return _in_srgb(image).convert("RGB")
+    return _in_srgb(image).convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:
     """Adobe RGB, Display P3 and print CMYK look dull or neon when their profile is dropped."""
     profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "CMYK"):
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
         return image
+    mode = "RGB" if image.mode == "CMYK" else image.mode
     try:
         own = ImageCms.ImageCmsProfile(BytesIO(profile))
-        return ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
+        return ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode=mode) or image
     except (ImageCms.PyCMSError, OSError):  # a broken profile: the plain conversion is what a browser shows too
         return image
 

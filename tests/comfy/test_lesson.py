@@ -6,7 +6,7 @@ from pathlib import Path
 import comfy.model_management as host
 import pytest
 import torch
-from concept_loom.nodes.dataset import EXAMPLE_PICTURES
+from concept_loom.nodes.pictures import EXAMPLE_PICTURES
 from concept_loom.nodes.progress import PREVIEW_SHARE, LearningProgress
 from concept_loom.personalization.checkpoint import load
 from concept_loom.personalization.comfyui.canvas import Canvas

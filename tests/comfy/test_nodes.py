@@ -10,8 +10,9 @@ import torch
 from concept_loom import comfy_entrypoint
 from concept_loom.nodes import folders
 from concept_loom.nodes.compose import ComposeConcepts, PlaceConcept
-from concept_loom.nodes.dataset import EXAMPLE_PICTURES, ConceptDatasetNode
+from concept_loom.nodes.dataset import ConceptDatasetNode
 from concept_loom.nodes.files import LoadConcept, SaveConcept
+from concept_loom.nodes.pictures import EXAMPLE_PICTURES
 from concept_loom.nodes.reports import teller
 from concept_loom.personalization.comfyui.patch import composition_of
 from concept_loom.personalization.composition import PlacedConcept
@@ -60,13 +61,13 @@ def test_every_input_and_output_is_explained_and_translated_as_it_stands(node: t
 
 
 def test_images_of_mixed_sizes_and_batches_become_one_dataset() -> None:
-    found, report = dataset(images=[torch.rand(2, 32, 48, 3), torch.rand(1, 64, 40, 3)], holdout=["1"])
+    found, report, _ = dataset(images=[torch.rand(2, 32, 48, 3), torch.rand(1, 64, 40, 3)], holdout=["1"])
     assert sorted(picture.size for picture in found.pictures) == [(32, 48), (32, 48), (64, 40)]
     assert len(found.held_out) == 1 and "3 pictures" in report
 
 
 def test_the_packs_own_pictures_are_there_without_a_folder() -> None:
-    found, _ = dataset(folder=["example"])
+    found, *_ = dataset(folder=["example"])
     assert len(found.pictures) == len(list(EXAMPLE_PICTURES.glob("*.png"))) == 5
 
 
@@ -78,7 +79,7 @@ def test_an_own_folder_called_example_goes_before_the_packs() -> None:
 
 def test_masks_of_another_size_are_fitted_and_empty_ones_count_as_none() -> None:
     masks = torch.stack((torch.zeros(64, 64), torch.ones(64, 64)))
-    found, _ = dataset(images=[torch.rand(2, 32, 32, 3)], masks=[masks])
+    found, *_ = dataset(images=[torch.rand(2, 32, 32, 3)], masks=[masks])
     assert [None if one.mask is None else one.mask.shape for one in _by_name(found)] == [None, (32, 32)]
 
 
@@ -97,7 +98,7 @@ def test_a_dataset_that_cannot_be_made_is_refused_with_a_sentence(inputs: dict, 
 
 
 def test_a_caption_line_belongs_to_its_picture_and_an_empty_one_to_none() -> None:
-    found, _ = dataset(images=[torch.rand(3, 16, 16, 3)], captions=["a\n\nc"])
+    found, *_ = dataset(images=[torch.rand(3, 16, 16, 3)], captions=["a\n\nc"])
     assert {picture.name: picture.caption for picture in found.pictures} == {
         "image 1": "a",
         "image 2": "",

@@ -115,7 +115,9 @@ def test_a_heic_file_is_known_by_its_content_and_read_where_pillow_heif_is(
     heif.from_pillow(image).save(renamed, exif=exif.tobytes(), quality=-1)
     picture = read_picture(renamed)
     assert picture.size == (64, 40)
-    assert (picture.pixels.float() - noise(40, 64).rot90(-1, (0, 1)).float()).abs().mean() < 4
+    assert (
+        picture.pixels.float() - noise(40, 64).rot90(-1, (0, 1)).float()
+    ).abs().mean() < 10  # HEIC keeps colours at half size
 
 
 def test_a_picture_too_large_to_open_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +136,10 @@ def test_a_profile_is_honoured_also_beside_transparency(tmp_path: Path) -> None:
     inked = Image.new("RGBA", (16, 16), (120, 130, 140, 255))
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     swapped = bytearray(lab.tobytes())  # red and blue exchanged: plain conversion would show it
-    at = {swapped[132 + 12 * i : 136 + 12 * i].decode(): 132 + 12 * i for i in range(int.from_bytes(swapped[128:132]))}
+    at = {
+        swapped[132 + 12 * i : 136 + 12 * i].decode(): 132 + 12 * i
+        for i in range(int.from_bytes(swapped[128:132], "big"))
+    }
     swapped[at["rXYZ"] : at["rXYZ"] + 4], swapped[at["bXYZ"] : at["bXYZ"] + 4] = b"bXYZ", b"rXYZ"
     seen = read_picture(saved(tmp_path, "screen.png", inked, icc_profile=bytes(swapped))).pixels[0, 0].tolist()
     assert seen == pytest.approx([140, 130, 120], abs=2)

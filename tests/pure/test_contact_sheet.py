@@ -1,0 +1,43 @@
+"""The contact sheet shows what is learned from: each crop, its mask, and which pictures are held out."""
+
+import pytest
+import torch
+from concept_loom.personalization.contact_sheet import HELD_OUT, SHEET, contact_sheet
+from concept_loom.personalization.dataset import dataset_of, view
+from concept_loom.personalization.pictures import Picture, picture_from
+
+
+def plain(name: str, grey: float, mask: torch.Tensor | None = None) -> Picture:
+    return picture_from(name, torch.full((64, 96, 3), grey), mask)
+
+
+def test_one_picture_is_its_own_crop() -> None:
+    wide = picture_from("wide", torch.rand(512, 1024, 3, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(contact_sheet(dataset_of([wide]))[0], view(wide, (512, 512)).pixels)
+
+
+def test_what_the_mask_leaves_out_is_shaded_and_the_rest_is_not() -> None:
+    mask = torch.zeros(64, 96)
+    mask[:, 40:] = 1
+    sheet = contact_sheet(dataset_of([plain("masked", 0.5, mask)]))[0]
+    assert sheet[256, 400].tolist() == pytest.approx([0.5] * 3, abs=0.01)
+    red, green, _ = sheet[256, 4].tolist()
+    assert red > 0.6 > 0.4 > green
+
+
+def test_held_out_pictures_come_last_in_a_frame() -> None:
+    dataset = dataset_of([plain(f"{i}.png", i / 10) for i in range(1, 6)], holdout=2)
+    sheet = contact_sheet(dataset)[0]
+    side = sheet.shape[1] // 3
+    corners = [sheet[side * (i // 3), side * (i % 3)] for i in range(6)]
+    framed = [(corner * 255).round().int().tolist() == list(HELD_OUT) for corner in corners]
+    assert framed == [False, False, False, True, True, False]
+    assert [corner[0].item() for corner in corners[:3]] == pytest.approx(
+        sorted(picture.pixels[0, 0, 0].item() / 255 for picture in dataset.training)
+    )
+
+
+@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (5, 3, 2), (10, 4, 3), (200, 15, 14)])
+def test_any_number_of_pictures_fits_on_the_sheet(count: int, columns: int, rows: int) -> None:
+    shape = contact_sheet(dataset_of([plain(f"{i}", i / count) for i in range(count)])).shape
+    assert shape[2] <= SHEET and shape[1] * columns == shape[2] * rows
