@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 import comfy.model_patcher
 import comfy.sd
@@ -23,6 +24,7 @@ from .sockets import CATEGORY, Concept, Dataset
 log = logging.getLogger("concept_loom")
 
 LARGEST_SEED = 2**63 - 1
+_cancelled: Counter[str] = Counter()  # by node id, since ComfyUI was started, as its cache
 
 
 class LearnConcept(io.ComfyNode):
@@ -33,10 +35,11 @@ class LearnConcept(io.ComfyNode):
             display_name="Learn Concept",
             category=CATEGORY,
             description="Learns what the pictures show, or how they look, on the model that is connected. Cancel keeps "
-            "the best so far. The concept is a small file in output/concepts; the same pictures, model and settings "
-            "are never learned twice.",
+            "the best so far; queued again, also after a crash, it goes on from where it was. The concept is a small "
+            "file in output/concepts; the same pictures, model and settings are never learned twice.",
             search_aliases=["train", "training", "finetune", "dreambooth", "textual inversion", "train lora"],
             has_intermediate_output=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[*_canvas(), *_words(), *_effort(), *_overrides()],
             outputs=[
                 Concept.Output("concept", tooltip="For Compose Concepts. It is on disk already."),
@@ -65,7 +68,14 @@ class LearnConcept(io.ComfyNode):
         wish = Wish(placeholder, class_word, role, method, budget, seed, steps, learning_rate, batch_size)
         with explained(LearningProgress(), wish, dataset, model) as show:
             lesson = teach(Canvas(model, clip, vae), dataset, wish, all_folders(), show)
+        if not lesson.finished:
+            _cancelled[cls.hidden.unique_id] += 1
         return _output(lesson)
+
+    # A cancelled result must not come from ComfyUI's cache when it is queued again: then learning goes on.
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: object) -> int:
+        return _cancelled[cls.hidden.unique_id]
 
 
 def _output(lesson: Lesson) -> io.NodeOutput:

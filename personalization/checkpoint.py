@@ -9,9 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import struct
-import uuid
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,6 +24,7 @@ from .header import KEY, info_from, json_of
 from .parts import PARTS, Part
 from .refusal import ConceptFileError, damaged, not_ours
 from .sites import Site
+from .whole_file import write_whole
 
 HEADER_LIMIT = 8 << 20  # bytes; what ComfyUI reads of a header
 FILE_LIMIT = 1 << 30
@@ -35,17 +34,7 @@ ARCHITECTURES = {"SD 1.5": "stable-diffusion-v1", "SD 2": "stable-diffusion-v2",
 
 def save(concept: Concept, path: Path | str) -> None:
     """Write the file under its final name only when it is complete on disk."""
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.unfinished")
-    data = _serialised(concept)
-    try:
-        with open(unfinished, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(Path(path), _serialised(concept))
 
 
 def load(path: Path | str) -> Concept:

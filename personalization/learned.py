@@ -46,7 +46,7 @@ Event = Started | Step | Held | Preview
 
 @dataclass(frozen=True)
 class Learned:
-    """`concept` is the state of `best_step`; `steps` were planned, `len(losses)` taken."""
+    """`concept` is the state of `best_step`; `steps` were planned, `len(losses)` taken, the first `began` before."""
 
     concept: Concept
     losses: tuple[float, ...]
@@ -55,6 +55,7 @@ class Learned:
     steps: int
     finished: bool
     sentence: str
+    began: int = 0
 
 
 class LearningDiverged(ArithmeticError):
@@ -65,11 +66,13 @@ class LearningDiverged(ArithmeticError):
         self.last_good = last_good
 
 
-def told(losses: Sequence[float], held: Sequence[Held], steps: int, finished: bool) -> str:
+def told(losses: Sequence[float], held: Sequence[Held], steps: int, finished: bool, kept: int) -> str:
     """What happened: how far it got, which step is kept and why."""
     until = f"{steps} steps" if finished else f"{len(losses)} of {steps} steps, stopped early"
     if not held:
         return f"Learned in {until}; no picture was held out, so overfitting cannot be judged."
+    if all(one.step != kept for one in held):
+        return f"Learned in {until}; there was no time to judge it on the held-out pictures."
     best = min(held, key=lambda one: one.loss)
     if best.step == 0:
         return f"Nothing useful was learned in {until}: on held-out pictures the class word alone stayed best."

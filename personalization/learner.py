@@ -6,8 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -19,10 +18,14 @@ from .concept import Concept
 from .denoiser import Denoiser, PromptEncoder
 from .evaluation import held_out_losses, held_out_of
 from .learned import Event, Held, Learned, LearningDiverged, Preview, Started, Step, told
+from .learning_state import Kept, LearningState, copies, fresh_optimizer, starting_state
 from .objectives import denoising_loss, min_snr, soft_mask
-from .recipe import CHECK_SHARE, FORWARD_COST, Recipe, Stage
+from .recipe import CHECK_SHARE, FORWARD_COST, Recipe
+from .snapshot import Snapshot, restored, taken
 
 TRIALS = 3  # steps timed and thrown away when the budget is in seconds; the first one warms up
+SNAPSHOT_SHARE = 0.02  # of the time may go to keeping snapshots
+LAST_LOOK = 0.5  # seconds that a look at the held-out pictures may take when asked to stop
 GROWN = 10.0  # times its start: a tensor so large points to the learning rate
 
 
@@ -31,6 +34,8 @@ class LearnTask:
     """What is learned from what. The concept's tensors are never touched: the learner trains fp32 copies.
 
     `interrupts` are exceptions that mean "stop and keep the best", as ComfyUI raises them from inside a model.
+    `keep` gets a snapshot every `keep_every` seconds and when stopped; with one of them as `snapshot` the same task
+    goes on from there, to the same tensors.
     """
 
     denoiser: Denoiser
@@ -43,32 +48,15 @@ class LearnTask:
     interrupted: Callable[[], bool] = lambda: False
     interrupts: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
     clock: Callable[[], float] = time.perf_counter
-
-
-class Kept(NamedTuple):
-    """A copy of the concept's tensors that is safe to return."""
-
-    step: int
-    loss: float
-    tensors: dict[str, Tensor]
-
-
-@dataclass
-class LearnState:
-    """All that changes while learning; what a snapshot has to hold."""
-
-    parameters: dict[str, Tensor]
-    generator: Generator
-    kept: Kept
-    optimizer: torch.optim.Optimizer
-    baseline: Tensor | None = None  # held-out losses at the start
-    step: int = 0
-    losses: list[float] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
+    snapshot: Snapshot | None = None
+    keep: Callable[[Snapshot], None] = lambda snapshot: None
+    keep_every: float = 5.0
 
 
 def learn(task: LearnTask, on_event: Callable[[Event], None] = lambda event: None) -> Learned:
     """Learn until the recipe's steps are done or an interrupt comes, and return the best so far.
+
+    An interrupt before the first step is raised: there is nothing to keep.
 
     The same task with the same recipe (steps given) gives the same tensors. Raises LearningDiverged on NaN or
     infinity, ValueError where the concept acts nowhere. Runs outside inference mode whatever the caller is in.
@@ -79,6 +67,8 @@ def learn(task: LearnTask, on_event: Callable[[Event], None] = lambda event: Non
             run.plan()
             finished = run.to_the_end()
         except task.interrupts:
+            if not run.state.step:
+                raise
             finished = False
         return run.learned() if finished else run.stopped()
 
@@ -86,19 +76,23 @@ def learn(task: LearnTask, on_event: Callable[[Event], None] = lambda event: Non
 class _Run:
     def __init__(self, task: LearnTask, on_event: Callable[[Event], None]) -> None:
         self.task, self.emit, self.recipe = task, on_event, task.recipe
-        self.began = task.clock()
-        self.state = _starting_state(task)
+        self.began = self.kept_at = task.clock()
+        self.pause, self.look_seconds = task.keep_every, math.inf
+        self.state = _begun(task)
+        self.first = self.state.step
         self.word = PlacedConcept(task.concept).word
         class_word = task.concept.info.class_word
         self.texts = tuple(training_texts(task.latents.captions, self.recipe.templates, class_word, self.word))
         self.held = held_out_of(task.latents, task.denoiser, self.recipe)
-        self.enter(self.recipe.stages[0])
+        self.compose()
 
     # -- the plan
 
     def plan(self) -> None:
         """Fix the number of steps once, from the seconds where the recipe gives no steps."""
-        if not self.recipe.steps:
+        if self.task.snapshot:
+            self.recipe = replace(self.recipe, steps=self.task.snapshot.steps)
+        elif not self.recipe.steps:
             self.recipe = replace(self.recipe, steps=self._steps_in_time())
         self.every = self.recipe.check_every(self.held.samples)
         self.emit(Started(self.recipe.steps, len(self.task.latents.held_out)))
@@ -118,10 +112,14 @@ class _Run:
         checks = self.recipe.checks * self.held.samples * FORWARD_COST / self.recipe.batch_size
         return max(1, int(steps - min(checks, steps * CHECK_SHARE)))
 
-    def enter(self, stage: Stage) -> None:
+    def enter(self, number: int) -> None:
         """Let exactly the stage's tensors train, under a fresh optimiser."""
-        self.state.optimizer = _optimizer(self.state.parameters, stage, self.recipe)
-        # A new object per stage and no oftener: contexts carry its hash, which is taken once and costs a copy.
+        self.state.stage = number
+        self.state.optimizer = fresh_optimizer(self.state.parameters, self.recipe.stages[number], self.recipe)
+        self.compose()
+
+    def compose(self) -> None:
+        """A new concept per stage and no oftener: contexts carry its hash, which is taken once and costs a copy."""
         concept = self.task.concept.with_tensors(self.state.parameters)
         self.composition = (PlacedConcept(concept),)
         frozen = not any(tensor.requires_grad for tensor in concept.embeddings.values())
@@ -132,20 +130,21 @@ class _Run:
     def to_the_end(self) -> bool:
         """True when all steps were taken, False when asked to stop."""
         first = 0
-        for stage, end in zip(self.recipe.stages, self.recipe.stage_ends(), strict=True):
-            if stage is not self.recipe.stages[0]:
-                self.enter(stage)
+        for number, (stage, end) in enumerate(zip(self.recipe.stages, self.recipe.stage_ends(), strict=True)):
+            if number > self.state.stage:
+                self.enter(number)
             while self.state.step < end:
                 if self.task.interrupted():
                     return False
+                self.keep_now_and_then()
                 self.step(stage.learning_rate * self.recipe.pace(self.state.step - first, end - first))
             first = end
         self.check()
         return True
 
     def step(self, learning_rate: float) -> None:
-        state, optimizer = self.state, self.state.optimizer
-        loss = self.backward(self.draw(state.generator))
+        state, optimizer, generator = self.state, self.state.optimizer, self.state.generator()
+        loss = self.backward(self.draw(generator))
         if not self._sound(loss):
             raise LearningDiverged(self._likely_cause(learning_rate), self.learned(finished=False))
         if state.step % self.every == 0:
@@ -154,7 +153,7 @@ class _Run:
             group["lr"] = learning_rate
         optimizer.step()
         optimizer.zero_grad()
-        state.step += 1
+        state.random = generator.get_state()
         state.losses.append(float(loss))
         self.emit(Step(state.step, self.recipe.steps, state.losses[-1], self.task.clock() - self.began))
         self._preview()
@@ -183,20 +182,36 @@ class _Run:
     def _preview(self) -> None:
         step, steps, wanted = self.state.step, self.recipe.steps, self.task.previews
         if step * wanted // steps > (step - 1) * wanted // steps:
-            self.emit(Preview(step, self.task.concept.with_tensors(_copies(self.state.parameters))))
+            self.emit(Preview(step, self.task.concept.with_tensors(copies(self.state.parameters))))
+
+    # -- keeping the state
+
+    def keep_now_and_then(self) -> None:
+        if self.task.clock() - self.kept_at >= self.pause:
+            self.keep()
+
+    def keep(self) -> None:
+        began = self.task.clock()
+        self.task.keep(taken(self.state, self.recipe.steps))
+        self.kept_at = self.task.clock()
+        self.pause = max(self.task.keep_every, (self.kept_at - began) / SNAPSHOT_SHARE)
 
     # -- keeping the best
 
     def check(self) -> None:
         """Keep this state if it is the best on held-out pictures, or if there are none to say."""
         state = self.state
-        if not self.held.samples:
-            state.kept = Kept(state.step, math.nan, _copies(state.parameters))
+        if state.checked:
             return
+        if not self.held.samples:
+            state.kept = Kept(state.step, math.nan, copies(state.parameters))
+            return
+        began = self.task.clock()
         loss = self._held_loss()
+        self.look_seconds = self.task.clock() - began
         best = not state.held or loss < state.kept.loss
         if best:
-            state.kept = Kept(state.step, loss, _copies(state.parameters))
+            state.kept = Kept(state.step, loss, copies(state.parameters))
         state.held.append(Held(state.step, loss, best))
         self.emit(state.held[-1])
 
@@ -213,11 +228,22 @@ class _Run:
 
     def stopped(self) -> Learned:
         """The best so far, after a last look at the state in which it was stopped."""
-        checked = self.state.held[-1].step if self.state.held else self.state.kept.step
-        if self.state.step > checked:
+        self.keep()  # before the look, which learning in one go would not have taken here
+        if not self.judged:
             with suppress(*self.task.interrupts):
-                self.check()
-        return self.learned(finished=False)
+                self.last_look()
+        return self.learned(finished=self.judged and self.state.step == self.recipe.steps)
+
+    @property
+    def judged(self) -> bool:
+        return self.state.checked if self.held.samples else self.state.kept.step == self.state.step
+
+    def last_look(self) -> None:
+        """Who asks to stop does not wait: where looks are slow, an earlier one decides, or none if none was yet."""
+        if not self.held.samples or self.look_seconds <= LAST_LOOK:
+            self.check()
+        elif not self.state.kept.step:
+            self.state.kept = Kept(self.state.step, math.nan, copies(self.state.parameters))
 
     def learned(self, finished: bool = True) -> Learned:
         state, kept = self.state, self.state.kept
@@ -231,10 +257,9 @@ class _Run:
             scores={**self.task.concept.info.scores, **scores},
         )
         concept = replace(self.task.concept.with_tensors(kept.tensors), info=info)
-        sentence = told(state.losses, state.held, self.recipe.steps, finished)
-        return Learned(
-            concept, tuple(state.losses), tuple(state.held), kept.step, self.recipe.steps, finished, sentence
-        )
+        losses, held, steps = tuple(state.losses), tuple(state.held), self.recipe.steps
+        sentence = told(losses, held, steps, finished, kept.step)
+        return Learned(concept, losses, held, kept.step, steps, finished, sentence, self.first)
 
     # -- divergence
 
@@ -260,29 +285,7 @@ class _Run:
         )
 
 
-def _starting_state(task: LearnTask) -> LearnState:
-    tensors = task.concept.tensors()
-    parameters = {
-        name: tensor.detach().to(task.denoiser.device, torch.float32, copy=True) for name, tensor in tensors.items()
-    }
-    generator = torch.Generator().manual_seed(task.seed)
-    optimizer = _optimizer(parameters, task.recipe.stages[0], task.recipe)
-    return LearnState(parameters, generator, Kept(0, math.nan, _copies(parameters)), optimizer)
-
-
-def _optimizer(parameters: dict[str, Tensor], stage: Stage, recipe: Recipe) -> torch.optim.Optimizer:
-    """A fresh AdamW over exactly the tensors that the stage trains."""
-    for name, tensor in parameters.items():
-        tensor.requires_grad_(name.startswith(stage.trains))
-        tensor.grad = None
-    trained = [tensor for tensor in parameters.values() if tensor.requires_grad]
-    if not trained:
-        raise ValueError(
-            f"The stage trains {', '.join(stage.trains)}, and the concept has {', '.join(parameters)}. "
-            "Start the concept with the method that the recipe belongs to."
-        )
-    return torch.optim.AdamW(trained, stage.learning_rate, weight_decay=recipe.weight_decay)
-
-
-def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+def _begun(task: LearnTask) -> LearningState:
+    if task.snapshot:
+        return restored(task.snapshot, task.concept, task.recipe, task.denoiser.device)
+    return starting_state(task.concept, task.recipe, task.seed, task.denoiser.device)

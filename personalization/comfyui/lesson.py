@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,14 +17,15 @@ from ..checkpoint import save
 from ..concept import Base, Concept
 from ..dataset import ConceptDataset
 from ..doctor import examine
-from ..learned import Event, Learned
+from ..learned import Event, Learned, LearningDiverged
 from ..learner import LearnTask, learn
 from ..library import file_name, free_path, learned_before
 from ..methods import AUTO, Beginning, chosen, start
-from ..preview import preview
 from ..recipe import Recipe, recipe_for
 from ..thumbnail import jpeg_of, picture_from
+from ..unfinished import Unfinished
 from .canvas import Canvas, latents_of, learning_key, size_for
+from .painter import Painter
 from .session import Session, training_session
 
 BUDGETS = {"fast": 1.0, "balanced": 2.0, "thorough": 4.0}  # of the recipe's steps or seconds
@@ -51,13 +52,29 @@ class Wish:
 
 
 class Lesson(NamedTuple):
-    """`word` is the placeholder asked for; `picture` (1, h, w, 3) shows the concept; `sentences` say what happened."""
+    """`word` is the placeholder asked for; `picture` (1, h, w, 3) shows the concept; `sentences` say what happened.
+
+    Not `finished`: learning was cancelled, and the same lesson again goes on from there.
+    """
 
     concept: Concept
     word: str
     picture: Tensor
     path: Path
     sentences: tuple[str, ...]
+    finished: bool = True
+
+
+@dataclass(frozen=True)
+class _Course:
+    """All that one learning needs."""
+
+    canvas: Canvas
+    dataset: ConceptDataset
+    base: Base
+    recipe: Recipe
+    wish: Wish
+    unfinished: Unfinished
 
 
 def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence[Path], show: Show) -> Lesson:
@@ -73,12 +90,15 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         found = learned_before(key, folders)
         if found:
             return _remembered(*found, wish.placeholder)
-        learned, picture = _learned(canvas, dataset, base, recipe, wish, show)
+        unfinished = Unfinished(folders[-1], key)
+        learned, picture = _learned(_Course(canvas, dataset, base, recipe, wish, unfinished), show)
         concept = _finished(learned, key, picture)
         path = free_path(folders[-1], file_name(wish.placeholder))
         save(concept, path)
-        told = (learned.sentence, *_findings(dataset, base))
-        return Lesson(concept, wish.placeholder, picture_from(concept.thumbnail), path, told)
+        if learned.finished:
+            unfinished.forget()
+        told = (*_happened(learned), *_findings(dataset, base))
+        return Lesson(concept, wish.placeholder, picture_from(concept.thumbnail), path, told, learned.finished)
 
 
 def recipe_of(wish: Wish, family: str, pictures: int) -> Recipe:
@@ -106,26 +126,25 @@ def word_of(placeholder: str) -> str:
     return word
 
 
-def _learned(
-    canvas: Canvas, dataset: ConceptDataset, base: Base, recipe: Recipe, wish: Wish, show: Show
-) -> tuple[Learned, Tensor | None]:
-    latents = latents_of(canvas, dataset, recipe, base, wish.seed)
-    template, shape = recipe.templates[0], latents.train.shape[1:]
+def _learned(course: _Course, show: Show) -> tuple[Learned, Tensor | None]:
+    canvas, recipe = course.canvas, course.recipe
+    latents = latents_of(canvas, course.dataset, recipe, course.base, course.wish.seed)
     large = canvas.model.model_size() > LARGE
     with _enough_memory(recipe), training_session(canvas.model, canvas.clip, large, canvas.name) as session:
+        painter = Painter(canvas, session, recipe.templates[0], latents.train.shape[1:])
+        learned = _from_where_it_was(_task(course, session, latents), course.unfinished, show, painter)
+        sketch = painter.sketched(learned)
+    return learned, painter.painted(sketch)
 
-        def picture_of(concept: Concept) -> Tensor | None:
-            fits = canvas.has_room_to_decode(torch.Size((1, *shape)))
-            return _decoded(canvas, preview(*session, concept, template, shape)) if fits else None
 
-        learned = learn(
-            _task(session, start(_beginning(session, base, recipe, wish)), latents, recipe, wish.seed),
-            lambda event: show(event, picture_of),
-        )
-        last = None
-        with suppress(host.InterruptProcessingException):  # a second click must not lose what was learned
-            last = preview(*session, learned.concept, template, shape)
-    return learned, None if last is None else _decoded(canvas, last)
+def _from_where_it_was(task: LearnTask, unfinished: Unfinished, show: Show, painter: Painter) -> Learned:
+    unfinished.sweep()
+    task = replace(task, snapshot=unfinished.found(task.concept, task.recipe), keep=unfinished.keep)
+    try:
+        return learn(task, lambda event: show(event, painter.on_the_way))
+    except LearningDiverged:
+        unfinished.forget()  # it would only diverge again
+        raise
 
 
 @contextmanager
@@ -141,19 +160,11 @@ def _enough_memory(recipe: Recipe) -> Iterator[None]:
         ) from error
 
 
-def _task(session: Session, concept: Concept, latents: TrainingLatents, recipe: Recipe, seed: int) -> LearnTask:
+def _task(course: _Course, session: Session, latents: TrainingLatents) -> LearnTask:
+    (denoiser, encoder), recipe, wish = session, course.recipe, course.wish
+    beginning = Beginning(encoder, course.base, recipe, wish.placeholder, wish.class_word, wish.role)
     stop = (host.InterruptProcessingException,)
-    denoiser, encoder = session
-    return LearnTask(denoiser, encoder, concept, latents, recipe, seed, PREVIEWS, interrupts=stop)
-
-
-def _beginning(session: Session, base: Base, recipe: Recipe, wish: Wish) -> Beginning:
-    return Beginning(session.encoder, base, recipe, wish.placeholder, wish.class_word, wish.role)
-
-
-def _decoded(canvas: Canvas, latents: Tensor) -> Tensor:
-    with torch.no_grad():
-        return canvas.decode(latents).float()
+    return LearnTask(denoiser, encoder, start(beginning), latents, recipe, wish.seed, PREVIEWS, interrupts=stop)
 
 
 def _finished(learned: Learned, key: str, picture: Tensor | None) -> Concept:
@@ -161,6 +172,17 @@ def _finished(learned: Learned, key: str, picture: Tensor | None) -> Concept:
     losses = learned.losses[:: max(1, -(-len(learned.losses) // CURVE))]
     info = replace(learned.concept.info, key=key if learned.finished else "", losses=losses)
     return replace(learned.concept, info=info, thumbnail=b"" if picture is None else jpeg_of(picture))
+
+
+def _happened(learned: Learned) -> Iterator[str]:
+    if learned.began:
+        yield f"Went on from step {learned.began}."
+    yield learned.sentence
+    if not learned.finished:
+        yield (
+            f"Queue it again and it goes on from step {len(learned.losses)}. "
+            "To use it as it is, take the file with Load Concept."
+        )
 
 
 def _remembered(concept: Concept, path: Path, word: str) -> Lesson:

@@ -1,5 +1,7 @@
 """From pictures to a file, on the playground's classes with random weights."""
 
+import gc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +10,20 @@ import pytest
 import torch
 from concept_loom.nodes.pictures import EXAMPLE_PICTURES
 from concept_loom.nodes.progress import PREVIEW_SHARE, LearningProgress
+from concept_loom.personalization import learner
+from concept_loom.personalization.batch import draw
 from concept_loom.personalization.checkpoint import load
+from concept_loom.personalization.comfyui import lesson as lesson_module
+from concept_loom.personalization.comfyui import painter
 from concept_loom.personalization.comfyui.canvas import Canvas
 from concept_loom.personalization.comfyui.lesson import Lesson, Wish, recipe_of, teach
 from concept_loom.personalization.dataset import ConceptDataset, dataset_of
-from concept_loom.personalization.learned import Event, LearningDiverged, Preview, Step
+from concept_loom.personalization.evaluation import held_out_losses
+from concept_loom.personalization.learned import Event, Held, LearningDiverged, Preview, Step
 from concept_loom.personalization.library import file_name, free_path
+from concept_loom.personalization.objectives import denoising_loss
 from concept_loom.personalization.pictures import read_pictures
+from concept_loom.personalization.unfinished import FOLDER
 from concept_loom.playground import model as playground
 from concept_loom.tests.scratch_weights import write_scratch_weights
 
@@ -122,13 +131,128 @@ def test_cancelling_keeps_a_file_that_is_not_taken_for_a_finished_one(canvas, pi
     assert seen and again.path != lesson.path
 
 
-def test_a_second_cancel_while_the_picture_is_made_loses_nothing(canvas, pictures, tmp_path) -> None:
+def after(step: int, shown: list[Event] | None = None) -> Callable:
+    """A click on Cancel as soon as this step is done."""
+
     def cancel(event: Event, picture_of) -> None:
-        if isinstance(event, Step) and event.step == 3:
+        if shown is not None:
+            shown.append(event)
+        if isinstance(event, Step) and event.step == step:
             host.interrupt_current_processing()
 
+    return cancel
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return list((folder / FOLDER).glob("*"))
+
+
+def test_a_cancelled_lesson_goes_on_to_the_tensors_of_one_go(canvas, pictures, tmp_path) -> None:
+    whole, _ = taught(canvas, pictures, tmp_path / "whole")
+    shown: list[Event] = []
+    cancelled, _ = taught(canvas, pictures, tmp_path / "parts", show=after(1))
+    assert not cancelled.finished and len(leftovers(tmp_path / "parts")) == 1
+    resumed, _ = taught(canvas, pictures, tmp_path / "parts", show=after(0, shown))
+    assert resumed.finished and resumed.concept.hash == whole.concept.hash
+    assert [event.step for event in shown if isinstance(event, Step)] == [2, 3]
+    assert resumed.sentences[0] == "Went on from step 1."
+    assert not leftovers(tmp_path / "parts")
+
+
+def test_cancelling_while_pictures_are_encoded_ends_the_prompt(canvas, pictures, tmp_path) -> None:
+    host.interrupt_current_processing()
+    with pytest.raises(host.InterruptProcessingException):
+        taught(canvas, pictures, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_cancelling_while_a_budget_is_timed_ends_the_prompt(canvas, pictures, tmp_path, monkeypatch) -> None:
+    draws = []
+
+    def cancelling(*args: object):
+        draws.append(host.interrupt_current_processing())
+        return draw(*args)
+
+    monkeypatch.setattr(learner, "draw", cancelling)
+    with pytest.raises(host.InterruptProcessingException):
+        taught(canvas, pictures, tmp_path, replace(WISH, steps=0))
+    assert len(draws) == 1 and not list(tmp_path.iterdir())
+
+
+def test_cancelling_while_a_preview_is_drawn_keeps_the_best(canvas, pictures, tmp_path) -> None:
+    def cancel(event: Event, picture_of) -> None:
+        if isinstance(event, Preview) and event.step == 2:
+            host.interrupt_current_processing()
+            picture_of(event.concept)
+
     lesson, _ = taught(canvas, pictures, tmp_path, show=cancel)
-    assert lesson.path.exists()
+    assert lesson.path.exists() and len(lesson.concept.info.losses) == 2 and not lesson.finished
+
+
+def test_cancelling_inside_a_held_out_check_keeps_the_best(canvas, pictures, tmp_path, monkeypatch) -> None:
+    looks = []
+
+    def cancelling(*args: object) -> torch.Tensor:
+        looks.append(args)
+        host.interrupt_current_processing(len(looks) == 2)
+        return held_out_losses(*args)
+
+    monkeypatch.setattr(learner, "held_out_losses", cancelling)
+    lesson, seen = taught(canvas, pictures, tmp_path, replace(WISH, steps=20))
+    taken = len(lesson.concept.info.losses)
+    assert lesson.path.exists() and 0 < taken < 20 and not lesson.finished
+    assert [event.step for event in seen if isinstance(event, Held)] == [0, taken]
+
+
+def test_cancelling_in_the_backward_pass_of_a_large_model_keeps_the_best(canvas, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("concept_loom.personalization.comfyui.lesson.LARGE", 0)
+    losses = []
+
+    def cancelling(*args: object) -> torch.Tensor:
+        losses.append(args)
+        if len(losses) == 7:
+            host.interrupt_current_processing()  # the next thing that runs is the backward pass
+        return denoising_loss(*args)
+
+    monkeypatch.setattr(learner, "denoising_loss", cancelling)
+    lesson, _ = taught(canvas, pictures, tmp_path, replace(WISH, steps=20))
+    assert len(losses) == 7 and lesson.path.exists() and len(lesson.concept.info.losses) == 6
+
+
+@pytest.mark.parametrize("moment", ["preview", "decode", "save"])
+def test_a_click_after_the_last_step_loses_nothing(canvas, pictures, tmp_path, monkeypatch, moment: str) -> None:
+    def clicked(work: Callable) -> Callable:
+        return lambda *args, **kwargs: (host.interrupt_current_processing(), work(*args, **kwargs))[1]
+
+    owner, name = {
+        "preview": (painter, "preview"),
+        "decode": (Canvas, "decode"),
+        "save": (lesson_module, "save"),
+    }[moment]
+    monkeypatch.setattr(owner, name, clicked(getattr(owner, name)))
+    lesson, _ = taught(canvas, pictures, tmp_path)
+    host.interrupt_current_processing(False)
+    assert lesson.finished and load(lesson.path).info.key and not leftovers(tmp_path)
+
+
+def test_the_picture_of_a_cancelled_concept_is_given_up_where_it_takes_long(canvas, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(painter, "PATIENCE", -1.0)
+    cancelled, _ = taught(canvas, pictures, tmp_path / "cancelled", show=after(1))
+    assert load(cancelled.path).thumbnail == b""
+    whole, _ = taught(canvas, pictures, tmp_path / "whole")
+    assert load(whole.path).thumbnail
+
+
+def test_memory_is_back_after_a_cancel(canvas, pictures, tmp_path) -> None:
+    def held() -> int:
+        gc.collect()
+        return sum(one.numel() for one in gc.get_objects() if issubclass(type(one), torch.Tensor))
+
+    taught(canvas, pictures, tmp_path, replace(WISH, seed=1), after(1))
+    before = held()
+    taught(canvas, pictures, tmp_path, replace(WISH, seed=2), after(1))
+    assert held() - before < 100_000  # values; the playground's MODEL alone has millions
+    assert not host.in_training
 
 
 def test_too_little_memory_ends_in_a_sentence_and_leaves_no_file(canvas, pictures, tmp_path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from concept_loom.personalization.batch import draw, training_texts
 from concept_loom.personalization.composition import PlacedConcept
-from concept_loom.personalization.learned import Held, LearningDiverged, Preview, Step, told
+from concept_loom.personalization.learned import Event, Held, LearningDiverged, Preview, Started, Step, told
 from concept_loom.personalization.learner import LearnTask, learn
 from concept_loom.personalization.methods import Beginning, start
 from concept_loom.personalization.recipe import Recipe, Stage
@@ -130,6 +130,53 @@ def test_an_interrupt_raised_inside_the_model_returns_the_best_so_far(held_out: 
     assert not learned.finished
 
 
+@pytest.mark.parametrize("recipe", [ROWS, replace(ROWS, steps=0, seconds=60.0)], ids=["first step", "trial steps"])
+def test_an_interrupt_before_anything_was_learned_is_raised(recipe: Recipe) -> None:
+    with pytest.raises(Interrupt):
+        learn(task(recipe, denoiser=ToyDenoiser(breaks=1, raises=Interrupt), interrupts=(Interrupt,)))
+
+
+def test_an_interrupt_inside_a_held_out_check_returns_the_best_so_far() -> None:
+    checks = []
+
+    def interrupt(event: object) -> None:
+        checks.extend([event] if isinstance(event, Held) else [])
+        if len(checks) == 4:
+            raise Interrupt
+
+    learned = learn(task(interrupts=(Interrupt,)), interrupt)
+    assert not learned.finished and learned.held == tuple(checks)
+    assert learned.best_step == min(checks, key=lambda held: held.loss).step
+
+
+@pytest.mark.parametrize("kind", [Step, Preview, Held])
+@pytest.mark.parametrize("held_out", [0, 2])
+def test_an_interrupt_after_the_last_step_leaves_a_finished_run(
+    kind: type[Step | Preview | Held], held_out: int
+) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, kind) and not isinstance(event, Started) and event.step == ROWS.steps:
+            raise Interrupt
+
+    one = task(previews=4, interrupts=(Interrupt,), latents=toy_latents(held_out=held_out))
+    interrupted = learn(one, interrupt)
+    assert interrupted.finished and interrupted.concept.hash == learn(one).concept.hash
+
+
+@pytest.mark.parametrize(("held_out", "step", "best"), [(2, 3, 3), (2, 15, 12), (0, 15, 15)])
+def test_who_stops_a_slow_model_does_not_wait_for_another_look(held_out: int, step: int, best: int) -> None:
+    ticks = iter(range(100_000))
+    taken = []
+    one = task(
+        latents=toy_latents(held_out=held_out),
+        clock=lambda: float(next(ticks)),
+        interrupted=lambda: len(taken) >= step,
+    )
+    learned = learn(one, lambda event: taken.append(event) if isinstance(event, Step) else None)
+    assert len(learned.losses) == step and learned.best_step == best
+    assert all(held.step != step for held in learned.held)
+
+
 def test_an_exception_that_is_no_interrupt_is_not_swallowed() -> None:
     with pytest.raises(Interrupt):
         learn(task(denoiser=ToyDenoiser(breaks=20, raises=Interrupt)))
@@ -186,14 +233,15 @@ def curve(*losses: float) -> list[Held]:
 
 
 @pytest.mark.parametrize(
-    ("held", "later", "said"),
+    ("held", "later", "kept", "said"),
     [
-        (curve(1, 0.9, 0.95), 0.1, "Best at step 10 of 20 steps, 10.0% closer.*only copied the training pictures"),
-        (curve(1, 0.9, 0.95), 0.9, "Best at step 10 of 20 steps, 10.0% closer.*brought nothing more"),
-        (curve(1, 0.9, 0.8), 0.1, "Learned in 20 steps; the last is the best, 20.0% closer"),
-        (curve(1, 1.1, 1.2), 0.1, "Nothing useful was learned"),
-        ([], 0.1, "no picture was held out"),
+        (curve(1, 0.9, 0.95), 0.1, 10, "Best at step 10 of 20 steps, 10.0% closer.*only copied the training pictures"),
+        (curve(1, 0.9, 0.95), 0.9, 10, "Best at step 10 of 20 steps, 10.0% closer.*brought nothing more"),
+        (curve(1, 0.9, 0.8), 0.1, 20, "Learned in 20 steps; the last is the best, 20.0% closer"),
+        (curve(1, 1.1, 1.2), 0.1, 0, "Nothing useful was learned"),
+        (curve(1), 0.1, 7, "no time to judge"),
+        ([], 0.1, 20, "no picture was held out"),
     ],
 )
-def test_the_sentence_tells_copying_from_learning(held: list[Held], later: float, said: str) -> None:
-    assert re.search(said, told([0.5] * 10 + [later] * 10, held, 20, True))
+def test_the_sentence_tells_copying_from_learning(held: list[Held], later: float, kept: int, said: str) -> None:
+    assert re.search(said, told([0.5] * 10 + [later] * 10, held, 20, True, kept))

@@ -26,6 +26,10 @@ def client(server: Server) -> Iterator[Client]:
 
 @pytest.fixture(scope="session", autouse=True)
 def weights(server: Server) -> None:
+    provide_weights(server)
+
+
+def provide_weights(server: Server) -> None:
     """Random ones where the trained ones are not there."""
     folder = server.launch.base / "custom_nodes" / PACK / "playground" / "weights"
     if not (folder / "unet.safetensors").exists():

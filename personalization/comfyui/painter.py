@@ -1,0 +1,58 @@
+"""The painter: what the model draws when it is asked for the concept, while it is learned and in the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+import comfy.model_management as host
+import torch
+from torch import Tensor
+
+from ..concept import Concept
+from ..learned import Learned
+from ..preview import preview
+from .canvas import Canvas
+from .session import Session
+
+PATIENCE = 1.0  # seconds that a last picture may take after a click on Cancel
+
+
+class Painter:
+    """Pictures are (1, h, w, 3) in 0..1. A click on Cancel may cost the last one, never what was learned."""
+
+    def __init__(self, canvas: Canvas, session: Session, template: str, shape: Sequence[int]) -> None:
+        self.canvas, self.session, self.template, self.shape = canvas, session, template, shape
+        self.last: Tensor | None = None
+
+    def on_the_way(self, concept: Concept) -> Tensor | None:
+        """None when memory is short."""
+        if not self.canvas.has_room_to_decode(torch.Size((1, *self.shape))):
+            return None
+        latents = preview(*self.session, concept, self.template, self.shape)
+        self.last = None if latents is None else self._decoded(latents)
+        return self.last
+
+    def sketched(self, learned: Learned) -> Tensor | None:
+        """Latents of what was learned, made with the training session; None when there is no time for it."""
+        end = time.perf_counter() + PATIENCE
+        with suppress(host.InterruptProcessingException):
+            return preview(
+                *self.session,
+                learned.concept,
+                self.template,
+                self.shape,
+                late=lambda: not learned.finished and time.perf_counter() > end,
+            )
+        return None
+
+    def painted(self, latents: Tensor | None) -> Tensor | None:
+        """After the session, when the VAE may take the memory; without latents the last one on the way."""
+        with suppress(host.InterruptProcessingException):
+            return self.last if latents is None else self._decoded(latents)
+        return self.last
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.canvas.decode(latents).float()

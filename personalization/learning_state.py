@@ -1,0 +1,77 @@
+"""All that changes while learning: what the loop moves on, and what a snapshot holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from .concept import Concept
+from .learned import Held
+from .recipe import Recipe, Stage
+
+
+class Kept(NamedTuple):
+    """A copy of the concept's tensors that is safe to return; `loss` is NaN where no held-out picture judged it."""
+
+    step: int
+    loss: float
+    tensors: dict[str, Tensor]
+
+
+@dataclass
+class LearningState:
+    """The state between two steps. `random` is the generator's state: a step that is broken off has drawn nothing."""
+
+    parameters: dict[str, Tensor]
+    random: Tensor
+    kept: Kept
+    optimizer: torch.optim.Optimizer
+    stage: int = 0
+    baseline: Tensor | None = None  # held-out losses at the start
+    losses: list[float] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        return len(self.losses)
+
+    @property
+    def checked(self) -> bool:
+        return bool(self.held) and self.held[-1].step == self.step
+
+    def generator(self) -> Generator:
+        generator = Generator()
+        generator.set_state(self.random)
+        return generator
+
+
+def starting_state(concept: Concept, recipe: Recipe, seed: int, device: torch.device) -> LearningState:
+    parameters = {
+        name: tensor.detach().to(device, torch.float32, copy=True) for name, tensor in concept.tensors().items()
+    }
+    random = Generator().manual_seed(seed).get_state()
+    optimizer = fresh_optimizer(parameters, recipe.stages[0], recipe)
+    return LearningState(parameters, random, Kept(0, math.nan, copies(parameters)), optimizer)
+
+
+def fresh_optimizer(parameters: Mapping[str, Tensor], stage: Stage, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW over exactly the tensors that the stage trains."""
+    for name, tensor in parameters.items():
+        tensor.requires_grad_(name.startswith(stage.trains))
+        tensor.grad = None
+    trained = [tensor for tensor in parameters.values() if tensor.requires_grad]
+    if not trained:
+        raise ValueError(
+            f"The stage trains {', '.join(stage.trains)}, and the concept has {', '.join(parameters)}. "
+            "Start the concept with the method that the recipe belongs to."
+        )
+    return torch.optim.AdamW(trained, stage.learning_rate, weight_decay=recipe.weight_decay)
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
