@@ -21,8 +21,9 @@ from ..personalization.comfyui.patch import weave_model
 from ..personalization.composition import Composition, PlacedConcept, narrowed
 from ..personalization.concept import ROLES
 from ..personalization.fit import fits
-from .reports import teller
+from .reports import Teller
 from .sockets import CATEGORY, Concept
+from .wiring import watch_prompt
 
 AS_LEARNED = "as learned"
 MOST_CONCEPTS = 20
@@ -143,9 +144,16 @@ class ComposeConcepts(io.ComfyNode):
         placed = _together(one for one in concepts.values() if one is not None)
         composition = tuple(replace(one, strength=strength * one.strength) for one in placed)
         notes = _notes(composition, model, clip)
-        listener = teller(cls.hidden.unique_id)
-        woven = weave_model(model, composition, listener), weave_clip(clip, composition)
+        watch_prompt()
+        teller = Teller(cls.hidden.unique_id, composition)
+        woven = weave_model(model, composition, teller), weave_clip(clip, composition)
         return io.NodeOutput(*woven, ui={"text": notes})
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: object) -> str:
+        """Always the same: this is called once in every prompt, also where the result is kept from an earlier one."""
+        watch_prompt()
+        return ""
 
 
 def _strength(tooltip: str) -> io.Input:

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from weakref import WeakValueDictionary
 
-from ..personalization.comfyui.patch import Listener
+from comfy_execution.utils import get_executing_context
+
+from ..personalization.composition import Composition
 from ..personalization.report import Report
 
 EVENT = "concept_loom.report"
 
 
-def teller(node: str) -> Listener:
-    """Sends {"node": id, "reports": [...]} to the client whose prompt runs; nobody where no server runs."""
+class Teller:
+    """A composition's listener: it lives as long as the MODEL that it was woven into."""
 
-    def tell(reports: tuple[Report, ...]) -> None:
+    def __init__(self, node: str, composition: Composition) -> None:
+        self.node, self.composition = node, composition
+        self._heard: set[tuple[str, str]] = set()  # prompt and node that drew with our MODEL
+        TELLERS[node] = self
+
+    def __call__(self, reports: tuple[Report, ...]) -> None:
+        context = get_executing_context()  # none in a thread of another pack
+        prompt, sampler = (context.prompt_id, context.node_id) if context else ("", "")
+        self._heard = {one for one in self._heard if one[0] == prompt} | {(prompt, sampler)}
+        self.send(reports, prompt, sampler)
+
+    def heard_of(self, prompt: str, sampler: str) -> bool:
+        return bool(self._heard & {(prompt, sampler), ("", "")})
+
+    def send(self, reports: tuple[Report, ...], prompt: str, sampler: str) -> None:
+        """To the client whose prompt runs: {"node", "sampler", "prompt_id", "reports"}."""
         server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
         if server is not None:
-            server.send_sync(EVENT, {"node": node, "reports": [asdict(one) for one in reports]}, server.client_id)
+            told = [{**asdict(one), "warns": one.warns} for one in reports]
+            data = {"node": self.node, "sampler": sampler, "prompt_id": prompt, "reports": told}
+            server.send_sync(EVENT, data, server.client_id)
 
-    return tell
+
+TELLERS: WeakValueDictionary[str, Teller] = WeakValueDictionary()  # by the Compose node's id

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from .composition import Composition, PlacedConcept
@@ -38,6 +39,21 @@ class Mark(NamedTuple):
     occurrence: int
     slot: int | None
     weight: float = 1.0
+
+
+class Aside(NamedTuple):
+    """What a prompt says of the composition besides the words that act in it."""
+
+    near: Mapping[str, str] = MappingProxyType({})  # {"<mugg>": "<mug>"}
+    silent: frozenset[str] = frozenset()  # words that are written, at strength or weight 0
+
+    def __or__(self, other: Aside) -> Aside:
+        return Aside({**self.near, **other.near}, self.silent | other.silent)
+
+
+def aside(text: str, composition: Composition) -> Aside:
+    silent = (found.placed.word for found in occurrences(text, composition) if found.u == 0)
+    return Aside(near_misses(text, composition), frozenset(silent))
 
 
 def occurrences(text: str, composition: Composition) -> list[Occurrence]:

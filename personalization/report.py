@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .composition import Composition, PlacedConcept
+from .prompt import Aside
 from .sites import Site
 
 
@@ -13,13 +14,17 @@ from .sites import Site
 class Run:
     """What one sampling has seen so far, in words and sites; nothing here waits for the device."""
 
-    steps_inside: Mapping[str, int]  # word -> steps of the schedule inside its window
+    steps_inside: Mapping[str, int] = field(default_factory=dict)  # word -> steps of the schedule inside its window
     acted: dict[str, set[Site]] = field(default_factory=dict)
     placeless: dict[str, set[Site]] = field(default_factory=dict)  # sites at which a region could not be honoured
-    encoded: dict[str, str] = field(default_factory=dict)  # word -> content hash, as the CLIP knows it
+    known: set[str] = field(default_factory=set)  # words whose concepts a CLIP that was heard knows too
+    strangers: set[str] = field(default_factory=set)  # ... words that such a CLIP has for other concepts
     written: set[str] = field(default_factory=set)  # words that stand in a conditioning that arrived
     lost: set[str] = field(default_factory=set)  # ... whose rows a node has changed since
-    woven: bool = False  # a conditioning of a woven CLIP arrived
+    aside: Aside = Aside()
+    spoken: frozenset[str] = frozenset()  # words that the nodes behind these conditionings wrote
+    changers: tuple[str, ...] = ()  # nodes on the way that may change a conditioning
+    unwired: str = ""  # the node that drew with a MODEL on which nothing is composed
 
     def note(self, what: str, word: str, site: Site) -> None:
         """`what` is "acted" or "placeless"."""
@@ -33,8 +38,13 @@ class Report:
     word: str
     acted: int
     sites: int
-    cause: str  # "" when it acted; else "clip", "versions", "word", "rows", "strength", "window", "model" or "site"
+    cause: str  # "" when it acted; else "clip", "model", "versions", "word", "rows", "strength", "window" or "site"
     sentence: str
+
+    @property
+    def warns(self) -> bool:
+        """Whether something is wrong: strength 0 is what was asked for."""
+        return self.cause not in ("", "strength")
 
 
 def reports(composition: Composition, run: Run, sites: frozenset[Site]) -> tuple[Report, ...]:
@@ -44,26 +54,33 @@ def reports(composition: Composition, run: Run, sites: frozenset[Site]) -> tuple
 def _report(placed: PlacedConcept, run: Run, sites: frozenset[Site]) -> Report:
     word, own = placed.word, {site for part in placed.concept.parts for site in part.sites} & sites
     acted = len(run.acted.get(word, ()))
-    cause = _cause(placed, run, own)
+    cause = _cause(placed, run)
     sentence = _did(word, acted, len(own), len(run.placeless.get(word, ()))) if not cause else _WHY[cause]
-    return Report(word, acted, len(own), cause, sentence.format(word=f"<{word}>"))
+    said = sentence.format(word=f"<{word}>", node=run.unwired, **_of(word, run))
+    return Report(word, 0 if cause else acted, len(own), cause, said + _besides(word, run, cause))
 
 
-def _cause(placed: PlacedConcept, run: Run, own: set[Site]) -> str:
+def _cause(placed: PlacedConcept, run: Run) -> str:
     word = placed.word
-    if run.acted.get(word) and run.steps_inside.get(word, 1):
-        return "" if run.encoded.get(word) in ("", placed.concept.hash) else "versions"
-    if not run.woven or word not in run.encoded:
-        return "clip"
-    if word not in run.written:
-        return "strength" if placed.strength == 0 else "word"
-    if word in run.lost:
-        return "rows"
-    if not placed.concept.parts:
+    if placed.strength == 0:
+        return "strength"
+    if run.unwired and word in run.spoken:
+        return "model"
+    if word in run.written and run.steps_inside.get(word, 1) and (run.acted.get(word) or not placed.concept.parts):
         return ""
-    if not run.steps_inside.get(word, 1):
-        return "window"
-    return "model" if not own else "site"
+    if word not in run.written:
+        return _unwritten(word, run)
+    return "window" if placed.concept.parts and not run.steps_inside.get(word, 1) else "site"
+
+
+def _unwritten(word: str, run: Run) -> str:
+    if word in run.strangers:
+        return "versions"
+    if word in run.lost | run.spoken:
+        return "rows"
+    if word in run.aside.silent:
+        return "strength"
+    return "word" if word in run.known else "clip"
 
 
 def _did(word: str, acted: int, sites: int, placeless: int) -> str:
@@ -73,14 +90,30 @@ def _did(word: str, acted: int, sites: int, placeless: int) -> str:
     return f"{did} At {placeless} its region could not hold: another pack owns them." if placeless else did
 
 
+def _of(word: str, run: Run) -> dict[str, str]:
+    names = " or ".join(run.changers) or "a node on the way (Concat, Average, Zero Out)"
+    near = [written for written, meant in run.aside.near.items() if meant == f"<{word}>"]
+    return {"changer": names, "near": f", but {' and '.join(near)} does" if near else ""}
+
+
+def _besides(word: str, run: Run, cause: str) -> str:
+    """What is worth a sentence more where the concept did act."""
+    if cause:
+        return ""
+    near = [written for written, meant in run.aside.near.items() if meant == f"<{word}>"]
+    missed = f" {' and '.join(near)} is no concept's word; write <{word}>." if near else ""
+    lost = " One of its prompts lost it: a node has changed its rows." if word in run.lost else ""
+    return missed + lost
+
+
 _WHY = {
     "clip": "{word} did not act: no conditioning came from a CLIP that knows it. Connect Compose's CLIP to the prompt.",
-    "versions": "{word} acted, but CLIP and MODEL hold different concepts of that name. Take both from one Compose.",
-    "word": "{word} did not act: it stands in no prompt of this sampling. Write {word} where it should appear.",
-    "rows": "{word} did not act: a node has mixed or changed its rows of the conditioning (Concat, Average, Zero Out). "
+    "model": "{word} did not act: {node} draws with a MODEL that is not Compose's. Connect Compose's MODEL to it.",
+    "versions": "{word} did not act: CLIP and MODEL hold different concepts of that name. Take both from one Compose.",
+    "word": "{word} did not act: it stands in no prompt of this sampling{near}. Write {word} where it should appear.",
+    "rows": "{word} did not act: {changer} has mixed or changed its rows of the conditioning. "
     "Connect the prompt without it.",
     "strength": "{word} did not act: its strength is 0, so the prompt holds its class word. Raise the strength.",
     "window": "{word} did not act: no step of this sampling lies between its start and end. Widen the window.",
-    "model": "{word} did not act: this model has none of the sites that it was learned at. Load the model it is for.",
     "site": "{word} did not act: its sites never ran with its patch; another pack replaces them. Remove that patch.",
 }

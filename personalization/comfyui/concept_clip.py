@@ -20,10 +20,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ..composition import Composition, woven
 from ..concept import Concept
 from ..denoiser import Slots
-from ..prompt import Mark, phrase_rows, slots_of
+from ..prompt import SLOT, Aside, Mark, phrase_rows, slots_of
 from .encoders import encoders_of, spans_of
 from .host_types import Conditioning
-from .tokens import Tokens, has_embedding, marks_in, placeholder_tokenizer, with_only
+from .spoken import MEMORY, phrases_in
+from .tokens import Tokens, asides_in, has_embedding, marks_in, placeholder_tokenizer, with_only
 
 KEY = "concept_loom"  # the conditioning's extra key, and everything else of ours on the host's objects
 
@@ -38,6 +39,7 @@ class Encoded:
     tensor: Tensor | None  # the conditioning as it was made: a later node may have changed the copy that arrives
     slots: tuple[Slots, ...]
     known: Mapping[str, str]  # placeholder -> the concept's content hash
+    aside: Aside
 
 
 class ConceptCLIP(comfy.sd.CLIP):
@@ -96,10 +98,14 @@ class ConceptCLIP(comfy.sd.CLIP):
         return cond
 
     def _record(self, cond: Tensor, tokens: Tokens) -> Encoded:
-        known = {placed.word: _content_hash(placed.concept) for placed in self.composition}
-        slots = slots_of(marks_in(tokens), cond.shape[1], known)
-        ENCODED[cond] = Encoded(None, slots, known)  # a value that held its own key would keep it alive
-        return Encoded(cond, slots, known)
+        known = {placed.word: content_hash(placed.concept) for placed in self.composition}
+        marked, said = marks_in(tokens), asides_in(tokens)
+        slots = slots_of(marked, cond.shape[1], known)
+        ENCODED[cond] = Encoded(None, slots, known, said)  # a value that held its own key would keep it alive
+        MEMORY.note({one.word for one in slots})
+        for phrase in phrases_in(cond, marked, spans_of(self), known, _plain(self.composition)):
+            MEMORY.keep(phrase)
+        return Encoded(cond, slots, known, said)
 
 
 def weave_clip(clip: comfy.sd.CLIP, composition: Composition) -> ConceptCLIP:
@@ -110,9 +116,14 @@ def weave_clip(clip: comfy.sd.CLIP, composition: Composition) -> ConceptCLIP:
     return _dressed(clip.clone(), plain, woven(getattr(clip, "composition", ()), composition))
 
 
-def _content_hash(concept: Concept) -> str:
+def content_hash(concept: Concept) -> str:
     """Empty while the concept is being trained: its content changes with every step."""
     return "" if any(tensor.requires_grad for tensor in concept.tensors().values()) else concept.hash
+
+
+def _plain(composition: Composition) -> set[str]:
+    """Words whose phrase is encoded as the class word alone: nothing learned is in it, and no word beside the slot."""
+    return {one.word for one in composition if one.concept.info.phrase == SLOT and not one.concept.embeddings}
 
 
 def _words(marked: Mapping[str, list[tuple[int, Mark]]]) -> set[str]:

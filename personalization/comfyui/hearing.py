@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..composition import Composition
 from ..denoiser import Slots
 from ..report import Run
-from .concept_clip import ENCODED, KEY, Encoded
+from .concept_clip import ENCODED, KEY, Encoded, content_hash
+from .spoken import MEMORY
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
@@ -23,17 +27,68 @@ class Heard(NamedTuple):
     box: tuple[float, float, float, float]  # top, left, bottom, right, in 0..1
 
 
-def heard_in(conds: list[list[dict] | None], x: Tensor, run: Run | None) -> dict[tuple[int, object], Heard]:
-    """(list index, uuid) -> what the conditioning holds; never decided by list index alone."""
-    heard = {}
-    for index, cond in _each(conds):
-        encoded = cond.get(KEY) or ENCODED.get(cond["cross_attn"])
-        if isinstance(encoded, Encoded):
-            slots = tuple(one for one in encoded.slots if intact(one, encoded.tensor, cond["cross_attn"]))
-            heard[index, cond["uuid"]] = Heard(slots, cond["cross_attn"].shape[1], _box(cond.get("area"), x))
-            if run is not None:
-                _note(run, encoded, slots)
-    return heard
+@dataclass
+class Hearing:
+    """What one sampling hears; every conditioning is read once, for comparing tensors waits for the device."""
+
+    composition: Composition
+    spans: Mapping[str, slice]
+    run: Run
+    _read: dict[object, tuple[Slots, ...]] = field(default_factory=dict)  # uuid -> slots under the MODEL's words
+
+    def heard_in(self, conds: list[list[dict] | None], x: Tensor) -> dict[tuple[int, object], Heard]:
+        """(list index, uuid) -> what the conditioning holds; never decided by list index alone."""
+        heard = {}
+        for index, cond in _each(conds):
+            uuid, arrived = cond["uuid"], cond["cross_attn"]
+            if uuid not in self._read:
+                self._read[uuid] = self._slots(arrived, ENCODED.get(arrived) or cond.get(KEY))
+            heard[index, uuid] = Heard(self._read[uuid], arrived.shape[1], _box(cond.get("area"), x))
+        return heard
+
+    def _slots(self, arrived: Tensor, encoded: object) -> tuple[Slots, ...]:
+        if not isinstance(encoded, Encoded):
+            found = tuple(MEMORY.find(arrived, self.spans, self._hashes.values(), surely=True))
+            return self._noted(found, {one.word: one.concept for one in found})
+        kept = tuple(one for one in encoded.slots if intact(one, encoded.tensor, arrived))
+        if encoded.tensor is not None and encoded.tensor is not arrived:
+            kept = (*kept, *self._moved(arrived, kept))
+        self.run.aside |= encoded.aside
+        written = {self._owner(one.word, one.concept) for one in encoded.slots}
+        here = self._noted(kept, encoded.known)
+        self.run.lost |= {word for word in written if word} - {one.word for one in here}
+        return here
+
+    def _moved(self, arrived: Tensor, kept: tuple[Slots, ...]) -> Iterator[Slots]:
+        """Phrases beside those that stand where the CLIP put them: Concat appends another prompt's."""
+        taken = {(encoder, row) for one in kept for encoder, rows in one.rows.items() for row in rows}
+        for found in MEMORY.find(arrived, self.spans, self._hashes.values(), surely=False):
+            if taken.isdisjoint((encoder, row) for encoder, rows in found.rows.items() for row in rows):
+                yield found
+
+    def _noted(self, slots: tuple[Slots, ...], known: Mapping[str, str]) -> tuple[Slots, ...]:
+        """The slots that belong to the MODEL's concepts, under its words."""
+        for word, concept in known.items():
+            if owner := self._owner(word, concept):
+                self.run.known.add(owner)
+            elif word in self._hashes:
+                self.run.strangers.add(word)
+        named = ((self._owner(one.word, one.concept), one) for one in slots)
+        here = tuple(one._replace(word=owner) for owner, one in named if owner)
+        self.run.written |= {one.word for one in here}
+        return here
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        return {placed.word: content_hash(placed.concept) for placed in self.composition}
+
+    def _owner(self, word: str, concept: str) -> str:
+        """The MODEL's word for a concept of the CLIP: by its content, for either may have renamed it. "" = none."""
+        own = self._hashes.get(word)
+        if own == concept or "" in (own, concept):  # a concept that is being trained has no content to go by
+            return word if own is not None else ""
+        same = [other for other, content in self._hashes.items() if content == concept]
+        return same[0] if len(same) == 1 else ""
 
 
 def intact(slots: Slots, made: Tensor | None, arrived: Tensor) -> bool:
@@ -53,14 +108,6 @@ def _each(conds: list[list[dict] | None]) -> Iterator[tuple[int, dict]]:
             used = cond["model_conds"].get("c_crossattn")
             if cond.get("cross_attn") is not None and used is not None and used.cond is cond["cross_attn"]:
                 yield index, cond
-
-
-def _note(run: Run, encoded: Encoded, slots: tuple[Slots, ...]) -> None:
-    run.woven = True
-    run.encoded |= encoded.known
-    written = {one.word for one in encoded.slots}
-    run.written |= written
-    run.lost |= written - {one.word for one in slots}
 
 
 def _box(area: tuple[int, ...] | None, x: Tensor) -> tuple[float, float, float, float]:

@@ -27,7 +27,8 @@ from ..sites import Site
 from .concept_clip import KEY
 from .encoders import channel_spans
 from .family import base_of
-from .hearing import Heard, heard_in
+from .graph import route_here
+from .hearing import Heard, Hearing
 from .host_types import Options, Sampling
 from .regional_attention import RegionalAttention, Widened
 
@@ -48,6 +49,7 @@ class Loom:
     listeners: Mapping[str, Listener] = field(default_factory=dict)  # word -> who asked to be told
     run: Run | None = None  # while sampling
     windows: Mapping[str, Window] | None = None  # ... and then known: the host waits for the device to compute a sigma
+    hearing: Hearing | None = None  # ... which reads every conditioning once
     heard: Mapping[tuple[int, object], Heard] = field(default_factory=dict)  # (list index, uuid) -> conditioning
     plan: Plan | None = None  # while a model call runs
     attention: RegionalAttention | None = None  # ... in which a concept has a region
@@ -58,6 +60,9 @@ class Loom:
         told = {placed.word: listener for placed in composition if listener}
         kept = {word: one for word, one in self.listeners.items() if word not in {p.word for p in composition}}
         return replace(self, composition=woven(self.composition, composition), listeners=kept | told)
+
+    def listening(self, run: Run) -> Hearing:
+        return Hearing(self.composition, channel_spans(self.base.encoders), run)
 
     @property
     def sites(self) -> frozenset[Site]:
@@ -151,8 +156,9 @@ def open_run(
         return executor(noise, latent, sampler, sigmas, *args, **kwargs)
     sampling = cast(Sampling, guider.model_patcher.get_model_object("model_sampling"))
     windows = _windows(loom.composition, sampling)
-    run = Run(_steps_inside(sigmas.tolist(), windows))
-    options[KEY] = replace(loom, run=run, windows=windows)
+    route = route_here()
+    run = Run(_steps_inside(sigmas.tolist(), windows), spoken=route.spoken, changers=route.changers)
+    options[KEY] = replace(loom, run=run, windows=windows, hearing=loom.listening(run))
     out = executor(noise, latent, sampler, sigmas, *args, **kwargs)
     _tell(loom, reports(loom.composition, run, loom.sites))
     return out
@@ -161,7 +167,8 @@ def open_run(
 def read_conditionings(executor: WrapperExecutor, model: object, conds: list, x: Tensor, t: Tensor, options: Options):
     loom: Loom | None = options.get("transformer_options", {}).get(KEY)
     if loom is not None:
-        loom = replace(loom, heard=heard_in(conds, x, loom.run))
+        hearing = loom.hearing or loom.listening(Run())
+        loom = replace(loom, heard=hearing.heard_in(conds, x))
         options = {**options, "transformer_options": {**options["transformer_options"], KEY: loom}}
     return executor(model, conds, x, t, options)
 
@@ -226,7 +233,7 @@ def _steps_inside(sigmas: list[float], windows: Mapping[str, Window]) -> dict[st
 
 def _tell(loom: Loom, told: tuple[Report, ...]) -> None:
     for report in told:
-        log.log(logging.WARNING if report.cause else logging.INFO, report.sentence)
+        log.log(logging.WARNING if report.warns else logging.INFO, report.sentence)
     listeners = {id(one): one for one in loom.listeners.values()}
     for listener in listeners.values():
         listener(tuple(report for report in told if loom.listeners.get(report.word) is listener))

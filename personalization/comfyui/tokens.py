@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..composition import Composition, PlacedConcept
-from ..prompt import Mark, pieces, rewrite
+from ..prompt import Aside, Mark, aside, pieces, rewrite
 from .encoders import Encoder
 from .host_types import Tokenizer
 
@@ -62,6 +64,12 @@ class _Phrase(list):
         return (len(self), 1)
 
 
+class Batches(list):
+    """A text's tokens, and what it says besides: nodes hand an encoder's list on, or extend it in place."""
+
+    aside: Aside
+
+
 def placeholder_tokenizer(key: str, encoder: Encoder, composition: Composition) -> Tokenizer:
     """A copy of the encoder's tokenizer that also understands the composition's placeholders."""
     tokenizer = copy.copy(encoder.tokenizer)
@@ -83,7 +91,9 @@ def placeholder_tokenizer(key: str, encoder: Encoder, composition: Composition) 
 
     def tokenize_with_weights(text: str, return_word_ids: bool = False, **kwargs: object):
         batches = host_tokenize(rewrite(text, composition, mark), return_word_ids, **kwargs)
-        return [[_own_weight(entry) for entry in batch] for batch in batches]
+        own = Batches([_own_weight(entry) for entry in batch] for batch in batches)
+        own.aside = aside(text, composition)
+        return own
 
     tokenizer._try_get_embedding, tokenizer.tokenize_with_weights = try_get_embedding, tokenize_with_weights
     return tokenizer
@@ -106,6 +116,10 @@ def phrase_tokens(placed: PlacedConcept, number: int, key: str, encoder: Encoder
 def marks_in(tokens: Tokens) -> dict[str, list[tuple[int, Mark]]]:
     """Per encoder the marked tokens and their rows in the context: a chunk's output follows the one before."""
     return {key: _marks(batches) for key, batches in tokens.items()}
+
+
+def asides_in(tokens: Tokens) -> Aside:
+    return reduce(or_, (batches.aside for batches in tokens.values() if isinstance(batches, Batches)), Aside())
 
 
 def with_only(tokens: Tokens, word: str) -> Tokens:

@@ -13,7 +13,7 @@ from concept_loom.nodes.compose import ComposeConcepts, PlaceConcept
 from concept_loom.nodes.dataset import ConceptDatasetNode
 from concept_loom.nodes.files import LoadConcept, SaveConcept
 from concept_loom.nodes.pictures import EXAMPLE_PICTURES
-from concept_loom.nodes.reports import teller
+from concept_loom.nodes.reports import Teller
 from concept_loom.personalization.comfyui.patch import composition_of
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.pictures import PictureError
@@ -193,4 +193,4 @@ def test_a_new_file_is_in_the_list_and_a_picture_is_not() -> None:
 
 
 def test_reports_without_a_server_are_no_error() -> None:
-    teller("7")(())
+    Teller("7", ())(())

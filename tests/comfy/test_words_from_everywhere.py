@@ -1,0 +1,265 @@
+"""Every way in which a prompt reaches a sampler: the word arrives with it, or what was lost is said."""
+
+import comfy.controlnet
+import comfy.hooks
+import comfy_extras.nodes_clip_sdxl as sdxl_nodes
+import comfy_extras.nodes_hooks as hook_nodes
+import pytest
+import torch
+from comfy.cldm.cldm import ControlNet
+from concept_loom.personalization.comfyui.concept_clip import KEY, weave_clip
+from concept_loom.personalization.comfyui.spoken import MEMORY
+from concept_loom.personalization.composition import PlacedConcept
+
+import nodes
+
+from . import tiny
+from .test_neighbours import lora
+from .test_prompt_to_picture import LONG, Canvas, differ, encode, mug, other, sample
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered():
+    MEMORY.phrases.clear()
+
+
+@torch.inference_mode()
+def by_hand(clip, text):
+    """As packs do it that build the conditioning themselves."""
+    cond, pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
+    return [[cond, {"pooled_output": pooled}]]
+
+
+@torch.inference_mode()
+def joined(clip, *texts):
+    """As BREAK does it: chunks encoded one by one, joined by the pack."""
+    made = [clip.encode_from_tokens(clip.tokenize(text), return_pooled=True) for text in texts]
+    return [[torch.cat([cond for cond, _ in made], dim=1), {"pooled_output": made[0][1]}]]
+
+
+@torch.inference_mode()
+def concat(clip, to, other_text):
+    return nodes.ConditioningConcat().concat(encode(clip, to), encode(clip, other_text))[0]
+
+
+@torch.inference_mode()
+def moved(clip, text):
+    return [[cond.to(torch.float16).clone(), extra] for cond, extra in by_hand(clip, text)]
+
+
+def whole(clip):
+    return nodes.ConditioningSetArea().append(encode(clip, "a <mug>"), 128, 128, 0, 0, 1.0)[0]
+
+
+def masked(clip):
+    return nodes.ConditioningSetMask().append(encode(clip, "a <mug>"), torch.ones(1, 16, 16), "default", 1.0)[0]
+
+
+def early(clip):
+    return (
+        nodes.ConditioningSetTimestepRange().set_range(encode(clip, "a <mug>"), 0.0, 0.5)[0]
+        + nodes.ConditioningSetTimestepRange().set_range(encode(clip, "a tree"), 0.5, 1.0)[0]
+    )
+
+
+WAYS = {
+    "combine": lambda clip: nodes.ConditioningCombine().combine(encode(clip, "a tree"), encode(clip, "a <mug>"))[0],
+    "concat to": lambda clip: concat(clip, "a <mug>", "a tree"),
+    "concat from": lambda clip: concat(clip, "a tree", "a <mug>"),
+    "area": whole,
+    "mask": masked,
+    "timestep range": early,
+    "long": lambda clip: encode(clip, LONG + "<mug>"),
+    "by hand": lambda clip: by_hand(clip, "a <mug>"),
+    "by hand, moved": lambda clip: moved(clip, "a <mug>"),
+    "break, first": lambda clip: joined(clip, "a <mug>", "a tree"),
+    "break, last": lambda clip: joined(clip, "a tree", LONG, "a nice <mug>"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_word_arrives_and_acts(way):
+    canvas = Canvas(mug())
+    positive, negative = WAYS[way](canvas.clip), encode(canvas.clip, "blurry")
+    drawn = sample(canvas.model, positive, negative)
+    assert canvas.report().acted == canvas.report().sites == 7 and not canvas.report().cause
+    assert differ(drawn, sample(tiny.model(), positive, negative)) > 0.01
+
+
+@pytest.mark.parametrize("way", ["by hand", "break, first"])
+def test_the_word_is_at_its_own_rows_whoever_built_the_conditioning(way):
+    """The same tensor with our mark on it draws the same picture."""
+    canvas = Canvas(mug())
+    positive, negative = WAYS[way](canvas.clip), encode(canvas.clip, "blurry")
+    marked = [[cond.clone(), {**extra, KEY: encode(canvas.clip, "a <mug>")[0][1][KEY]}] for cond, extra in positive]
+    drawn = sample(canvas.model, positive, negative, steps=1)
+    assert torch.equal(drawn, sample(canvas.model, marked, negative, steps=1))
+
+
+def test_concat_draws_the_appended_word_at_the_rows_behind():
+    (cond, _), *_ = concat(Canvas(mug()).clip, "a tree", "a <mug>")
+    found = MEMORY.find(cond, {"l": slice(0, 768)}, {tiny.concept().hash}, surely=False)
+    assert [one.rows for one in found] == [{"l": (79,)}]
+
+
+def test_an_ordinary_prompt_that_reads_the_same_is_left_alone():
+    """A concept of one slot without an embedding of its own is encoded as its class word."""
+    placed = PlacedConcept(tiny.concept("cup", "cup", phrase="[V]", trained=False))
+    canvas = Canvas(placed)
+    made = encode(canvas.clip, "a <cup>")
+    plain = encode(tiny.clip(), "a cup")
+    assert torch.equal(made[0][0], plain[0][0])
+    negative = encode(tiny.clip(), "blurry")
+    assert torch.equal(sample(canvas.model, plain, negative), sample(tiny.model(), plain, negative))
+    sample(canvas.model, made, negative)
+    assert canvas.report("cup").acted == 7
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_the_last_layer_may_be_set_before_and_after_compose(order):
+    def skipped(clip):
+        return nodes.CLIPSetLastLayer().set_last_layer(clip, -2)[0]
+
+    canvas = Canvas(mug())
+    clip = skipped(canvas.clip) if order == "after" else weave_clip(skipped(tiny.clip()), (mug(),))
+    positive, negative = encode(clip, "a <mug>"), encode(clip, "blurry")
+    assert not torch.equal(positive[0][0], encode(canvas.clip, "a <mug>")[0][0])
+    drawn = sample(canvas.model, positive, negative)
+    assert canvas.report().acted == 7
+    twin = weave_clip(skipped(tiny.clip()), (mug(),))
+    assert torch.equal(drawn, sample(canvas.model, encode(twin, "a <mug>"), encode(twin, "blurry")))
+
+
+def clip_lora(clip):
+    clone = clip.clone()
+    key = "clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight"
+    assert clone.add_patches({key: (0.05 * torch.randn(64, 768, generator=torch.Generator().manual_seed(6)),)}, 1.0)
+    return clone
+
+
+def test_a_lora_on_both_before_and_after_compose_is_the_same():
+    canvas = Canvas(mug())
+    before = Canvas(mug())
+    before.clip = weave_clip(clip_lora(tiny.clip()), (mug(),))
+    after = clip_lora(canvas.clip)
+    words = [(encode(clip, "a <mug>"), encode(clip, "blurry")) for clip in (before.clip, after)]
+    assert torch.equal(words[0][0][0][0], words[1][0][0][0])
+    assert not torch.equal(words[0][0][0][0], encode(canvas.clip, "a <mug>")[0][0])
+    assert torch.equal(sample(lora(canvas.model), *words[0]), sample(lora(canvas.model), *words[1]))
+    assert canvas.report().acted == 7
+
+
+def test_sdxl_with_two_texts_of_which_one_has_the_word_acts_on_that_encoder_only():
+    canvas = Canvas(mug("SDXL"), family="SDXL")
+    with torch.inference_mode():
+        made = sdxl_nodes.CLIPTextEncodeSDXL.execute(canvas.clip, 128, 128, 0, 0, 128, 128, "a tree", "a <mug>")
+    (conditioning,) = made.args
+    (slots,) = conditioning[0][1][KEY].slots
+    assert slots.rows == {"l": (2,)}
+    sample(canvas.model, conditioning, encode(canvas.clip, "blurry"), steps=1)
+    assert canvas.report().acted == canvas.report().sites
+
+
+def test_sdxl_chunks_that_a_pack_joins_are_found_in_both_encoders():
+    canvas = Canvas(mug("SDXL"), family="SDXL")
+    sample(canvas.model, joined(canvas.clip, "a tree", "a <mug>"), encode(canvas.clip, "blurry"), steps=1)
+    assert canvas.report().acted == canvas.report().sites
+
+
+def test_hook_keyframes_schedule_the_clip_and_every_keyframes_words_act():
+    canvas = Canvas(mug())
+    weight = torch.randn(64, 768, generator=torch.Generator().manual_seed(7))
+    state = {
+        "text_encoders.x.lora_down.weight": weight[:4],
+        "text_encoders.x.lora_up.weight": weight[:4],
+    }
+    hooks = comfy.hooks.create_hook_lora(state, 0.0, 1.0)
+    frames = hook_nodes.CreateHookKeyframe().create_hook_keyframe(1.0, 0.0)[0]
+    frames = hook_nodes.CreateHookKeyframe().create_hook_keyframe(0.0, 0.5, frames)[0]
+    hooks = hook_nodes.SetHookKeyframes().set_hook_keyframes(hooks, frames)[0]
+    clip = hook_nodes.SetClipHooks().apply_hooks(canvas.clip, True, True, hooks)[0]
+    positive = encode(clip, "a <mug>")
+    assert len(positive) == 2 and all(extra[KEY].slots for _, extra in positive)
+    drawn = sample(canvas.model, positive, encode(clip, "blurry"), steps=4)
+    assert canvas.report().acted == 7 and torch.isfinite(drawn).all()
+
+
+def test_a_controlnet_sees_the_prompt_and_the_word_acts():
+    torch.manual_seed(0)
+    config = {
+        "image_size": 32,
+        "in_channels": 4,
+        "hint_channels": 3,
+        "model_channels": 32,
+        "num_res_blocks": [1, 1],
+        "channel_mult": [1, 2],
+        "transformer_depth": [1, 1],
+        "transformer_depth_middle": 1,
+        "context_dim": 768,
+        "use_spatial_transformer": True,
+        "legacy": False,
+        "num_heads": 4,
+        "dtype": torch.float32,
+    }
+    network = ControlNet(**config)
+    tiny.fill(network, 8)
+    control = comfy.controlnet.ControlNet(network, load_device=tiny.CPU, manual_cast_dtype=None)
+    canvas = Canvas(mug())
+    apply = nodes.ControlNetApplyAdvanced().apply_controlnet
+
+    def drawn(model, text="a <mug>"):
+        positive, negative = encode(canvas.clip, text), encode(canvas.clip, "blurry")
+        hint = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(1))
+        return sample(model, *apply(positive, negative, control, hint, 0.2, 0.0, 1.0))
+
+    picture = drawn(canvas.model)
+    assert canvas.report().acted == 7 and torch.isfinite(picture).all()
+    assert differ(picture, drawn(tiny.model())) > 0.01
+    assert torch.equal(drawn(canvas.model, "a mug"), drawn(tiny.model(), "a mug"))
+
+
+# By content, not by word
+
+
+def test_a_renamed_concept_belongs_to_the_model_that_knows_it_under_another_word():
+    canvas = Canvas(mug())
+    clip = weave_clip(tiny.clip(), (mug(placeholder="beaker"),))
+    negative = encode(clip, "blurry")
+    drawn = sample(canvas.model, encode(clip, "a <beaker>"), negative)
+    assert canvas.report().acted == 7
+    assert torch.equal(drawn, sample(canvas.model, encode(canvas.clip, "a <mug>"), negative))
+
+
+def test_a_clip_with_another_concept_of_the_same_name_does_not_act():
+    canvas = Canvas(mug())
+    two_slots = PlacedConcept(tiny.concept("mug", "mug", phrase="[V][V] {}"))
+    clip = weave_clip(tiny.clip(), (two_slots,))
+    positive, negative = encode(clip, "<mug> and <mug>"), encode(clip, "blurry")
+    assert torch.equal(sample(canvas.model, positive, negative), sample(tiny.model(), positive, negative))
+    report = canvas.report()
+    assert report.cause == "versions" and report.acted == 0
+
+
+# What else a prompt says
+
+
+def test_a_near_miss_is_pointed_out_beside_a_word_that_acts():
+    canvas = Canvas(mug(), other())
+    sample(canvas.model, encode(canvas.clip, "a <mug> and a <mugg>"), encode(canvas.clip, "<hat >"), steps=1)
+    assert canvas.report().cause == "" and "<mugg> is no concept's word" in canvas.report().sentence
+    assert canvas.report("hat").cause == "word" and "<hat > does" in canvas.report("hat").sentence
+
+
+def test_a_word_at_weight_0_is_reported_like_strength_0():
+    canvas = Canvas(mug())
+    sample(canvas.model, encode(canvas.clip, "a (<mug>:0)"), encode(canvas.clip, "blurry"), steps=1)
+    assert canvas.report().cause == "strength" and not canvas.report().warns
+
+
+def test_sites_that_other_packs_own_altogether_are_reported():
+    model = tiny.model().clone()
+    for shape in tiny.concept().info.base.sites:
+        model.set_model_attn2_replace(lambda q, k, v, extra: q, *shape.site[:2])
+    canvas = Canvas(mug(region=torch.ones(8, 8)), model=model)
+    sample(canvas.model, encode(canvas.clip, "a <mug>"), encode(canvas.clip, "blurry"), steps=1)
+    assert canvas.report().cause == "site"
