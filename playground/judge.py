@@ -11,13 +11,25 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .judge_networks import Crop, Reader, Seen, Thing, Transformer, Whole, convolutions
+from .judge_networks import (
+    OBJECT,
+    Crop,
+    Reader,
+    Seen,
+    Style,
+    Thing,
+    Transformer,
+    Whole,
+    close_convolutions,
+    close_layers,
+    convolutions,
+    style_convolutions,
+    style_patches,
+)
 from .world import BACKGROUNDS, CLASSES, COLOURS, COMPANIONS, NAMED_STYLES, POSITIONS, RESOLUTION, Truth
 
 WEIGHTS = Path(__file__).parent / "weights"
 NAMES = ("first", "second")
-CROP = 48  # pixels
-MARGIN = 0.10  # of the object's longer side, all around
 BATCH = 128
 
 WHOLE_HEADS: dict[str, tuple[str, ...]] = {
@@ -54,9 +66,19 @@ class Answer(NamedTuple):
     confidence: Tensor  # (n,), 0..1
 
 
+class Networks(NamedTuple):
+    whole: Whole
+    crop: Crop
+    style: Style
+
+    def together(self) -> nn.ModuleDict:
+        return nn.ModuleDict(self._asdict())
+
+
 class Judge:
-    def __init__(self, whole: Whole, crop: Crop) -> None:
-        self.whole, self.crop = whole.eval(), crop.eval()
+    def __init__(self, networks: Networks) -> None:
+        networks.together().eval()
+        self.networks = networks
 
     def attributes(self, images: Tensor) -> dict[str, Answer]:
         """What it sees: the heads of the whole picture, class and colour of the only object, of the left, the right."""
@@ -81,7 +103,8 @@ class Judge:
 
     def style(self, images: Tensor) -> Tensor:
         """Unit vectors (n, d)."""
-        return self._look(images).style
+        with torch.inference_mode():
+            return torch.cat([self.networks.style(pixels(part)) for part in images.split(BATCH)])
 
     def scene(self, images: Tensor) -> Tensor:
         """Unit vectors (n, d) of all that stands in the picture and where: what a copy shares with its original."""
@@ -89,12 +112,14 @@ class Judge:
 
     @torch.inference_mode()
     def _look(self, images: Tensor) -> Seen:
-        return Seen(*map(torch.cat, zip(*(self.whole(pixels(part)) for part in images.split(BATCH)), strict=True)))
+        return Seen(
+            *map(torch.cat, zip(*(self.networks.whole(pixels(part)) for part in images.split(BATCH)), strict=True))
+        )
 
     @torch.inference_mode()
     def _inspect(self, images: Tensor, boxes: Tensor) -> Thing:
         chunks = zip(images.split(BATCH), boxes.split(BATCH), strict=True)
-        things = (self.crop(crops(pixels(part), place)) for part, place in chunks)
+        things = (self.networks.crop(pixels(part), place) for part, place in chunks)
         return Thing(*map(torch.cat, zip(*things, strict=True)))
 
 
@@ -112,25 +137,16 @@ def pixels(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def crops(x: Tensor, boxes: Tensor) -> Tensor:
-    """Squares around the boxes, with a margin: (n, 3, CROP, CROP)."""
-    half = (boxes[:, 2:] - boxes[:, :2]).amax(1).clamp(min=0.05) * (0.5 + MARGIN)
-    centre = boxes[:, :2] + boxes[:, 2:] - 1  # in -1..1
-    scale = torch.stack([2 * half, 2 * half], 1).diag_embed()
-    grid = F.affine_grid(torch.cat([scale, centre[..., None]], 2), [len(x), 3, CROP, CROP], align_corners=False)
-    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-
-
-def networks(name: str) -> tuple[Whole, Crop]:
+def new_networks(name: str) -> Networks:
     """The untrained networks of the first or the second judge."""
+    answers = [sum(map(len, heads.values())) for heads in (WHOLE_HEADS, CROP_HEADS)]
     if name == "first":
-        whole, crop = convolutions((32, 64, 88, 112)), convolutions((32, 64, 96, 112))
+        whole, crop = convolutions((24, 48, 64, 96), 1), convolutions((32, 64, 96), 2)
+        closer, style = close_convolutions(), Style(style_convolutions((24, 32, 48)), (24, 32, 48))
     else:
-        whole, crop = Transformer(RESOLUTION, 104, 3), Transformer(CROP, 104, 3)
-    return (
-        Whole(Reader(whole, RESOLUTION), sum(map(len, WHOLE_HEADS.values()))),
-        Crop(Reader(crop, CROP), sum(map(len, CROP_HEADS.values()))),
-    )
+        whole, crop = Transformer(RESOLUTION // 8, 88, 3), Transformer(OBJECT // 8, 88, 3)
+        closer, style = close_layers(), Style(style_patches((96, 96, 96)), (96, 96, 96))
+    return Networks(Whole(Reader(whole, RESOLUTION), answers[0]), Crop(Reader(crop, OBJECT), closer, answers[1]), style)
 
 
 def load_judge(name: str, folder: Path = WEIGHTS) -> Judge:
@@ -140,14 +156,13 @@ def load_judge(name: str, folder: Path = WEIGHTS) -> Judge:
             f"The {name} judge's weights '{path.name}' are not in {path.parent.name}/. They come with the pack; "
             f"install it again, or train them with `python dev.py train`."
         )
-    whole, crop = networks(name)
-    state = {key: value.float() for key, value in load_file(path).items()}
-    nn.ModuleDict({"whole": whole, "crop": crop}).load_state_dict(state)
-    return Judge(whole, crop)
+    networks = new_networks(name)
+    state = load_file(path)
+    networks.together().load_state_dict({key: value.float() for key, value in state.items()})
+    return Judge(networks)
 
 
-def save_judge(whole: Whole, crop: Crop, path: Path) -> None:
-    state = nn.ModuleDict({"whole": whole, "crop": crop}).state_dict()
+def save_judge(networks: Networks, path: Path) -> None:
     part = path.with_suffix(".part")
-    save_file({name: value.half().contiguous() for name, value in state.items()}, part)
+    save_file({name: value.half().contiguous() for name, value in networks.together().state_dict().items()}, part)
     part.replace(path)

@@ -1,7 +1,5 @@
-"""The judge's networks: a trunk that makes a small map of a picture, and readers of that map.
-
-The first judge's trunks are convolutions, the second's are transformers over patches. `Whole` sees where things are and
-what surrounds them, `Crop` sees what one object is.
+"""The judge's networks. `Whole` sees where things are and what surrounds them, `Crop` what one object is, `Style` how
+the picture is drawn. The first judge's look through convolutions, the second's through patches and attention.
 """
 
 from typing import NamedTuple
@@ -13,23 +11,27 @@ from torch import Tensor, nn
 FEATURES = 128
 EMBEDDING = 64
 SPREAD = 512  # numbers that keep their place in the picture; the rest is averaged over it
+OBJECT, GLIMPSE = 32, 16  # pixels across
+CLOSE = 64  # numbers from the glimpse
+MARGIN = 0.10  # around an object, of its longer side
+ORNAMENT = 0.42  # half of the glimpse, of half the object's frame
 
 
 class Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(8, channels)
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(F.relu(self.norm(x)))
 
 
-def convolutions(widths: tuple[int, ...]) -> nn.Sequential:
-    """(n, 3, s, s) -> (n, c, s / 16, s / 16). The largest map, slow on a CPU, has neither norm nor residual."""
+def convolutions(widths: tuple[int, ...], depth: int) -> nn.Sequential:
+    """Halves the side with every width; `depth` residuals after all but the first, whose map is slow on a CPU."""
     layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 2, 1), nn.ReLU()]
     for before, after in zip(widths, widths[1:], strict=False):
-        layers += [nn.Conv2d(before, after, 3, 2, 1), Residual(after)]
+        layers += [nn.Conv2d(before, after, 3, 2, 1), *(Residual(after) for _ in range(depth))]
     return nn.Sequential(*layers)
 
 
@@ -51,29 +53,30 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """(n, 3, s, s) -> (n, width, s / 8, s / 8)"""
+    """(n, 3, 8 p, 8 p) -> (n, width, 8, 8), from patches of p pixels."""
 
-    def __init__(self, side: int, width: int, depth: int) -> None:
+    def __init__(self, patch: int, width: int, depth: int) -> None:
         super().__init__()
-        self.patches = nn.Sequential(nn.Conv2d(3, 48, 4, 4), nn.ReLU(), nn.Conv2d(48, width, 3, 2, 1))
-        self.places = nn.Parameter(0.02 * torch.randn(1, (side // 8) ** 2, width))
+        self.patches = nn.Sequential(
+            nn.Conv2d(3, 48, patch, patch // 2, patch // 4), nn.ReLU(), nn.Conv2d(48, width, 2, 2)
+        )
+        self.places = nn.Parameter(0.02 * torch.randn(1, 64, width))
         self.blocks = nn.Sequential(*(Block(width) for _ in range(depth)))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patches(x)
-        tokens = self.blocks(x.flatten(2).transpose(1, 2) + self.places)
-        return tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+        tokens = self.blocks(self.patches(x).flatten(2).transpose(1, 2) + self.places)
+        return tokens.transpose(1, 2).unflatten(2, (8, 8))
 
 
 class Reader(nn.Module):
-    """The map averaged, and a thin copy of it laid flat: (n, FEATURES)."""
+    """The trunk's map averaged, and a thin copy of it laid flat: (n, FEATURES)."""
 
     def __init__(self, trunk: nn.Module, side: int) -> None:
         super().__init__()
         with torch.no_grad():
-            _, channels, height, width = trunk(torch.zeros(1, 3, side, side)).shape
+            _, channels, height, width = trunk.eval()(torch.zeros(1, 3, side, side)).shape
         thin = SPREAD // (height * width)
-        self.trunk, self.norm = trunk, nn.GroupNorm(8, channels)
+        self.trunk, self.norm = trunk.train(), nn.BatchNorm2d(channels)
         self.thin = nn.Conv2d(channels, thin, 1)
         self.mix = nn.Linear(channels + thin * height * width, FEATURES)
 
@@ -82,10 +85,22 @@ class Reader(nn.Module):
         return F.relu(self.mix(torch.cat([x.mean((2, 3)), self.thin(x).flatten(1)], 1)))
 
 
+def close_convolutions() -> nn.Sequential:
+    """(n, 3, GLIMPSE, GLIMPSE) -> (n, CLOSE)"""
+    stem = [nn.Conv2d(3, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 64, 3, 1, 1), nn.BatchNorm2d(64)]
+    ends = [nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(64, 48, 3, 1, 1), nn.BatchNorm2d(48), nn.ReLU(), nn.Flatten()]
+    return nn.Sequential(*stem, *ends, nn.Linear(48 * (GLIMPSE // 4) ** 2, CLOSE), nn.ReLU())
+
+
+def close_layers() -> nn.Sequential:
+    """(n, 3, GLIMPSE, GLIMPSE) -> (n, CLOSE)"""
+    inner = [nn.Linear(3 * GLIMPSE**2, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), *inner, nn.Linear(96, CLOSE), nn.ReLU())
+
+
 class Seen(NamedTuple):
     logits: Tensor  # (n, all answers of all heads)
     boxes: Tensor  # (n, 3, 4): the only object's, the left one's, the right one's; x0, y0, x1, y1 in 0..1
-    style: Tensor  # (n, EMBEDDING), unit
     scene: Tensor  # (n, FEATURES)
 
 
@@ -94,29 +109,102 @@ class Whole(nn.Module):
         super().__init__()
         self.reader = reader
         self.answers, self.boxes = nn.Linear(FEATURES, answers), nn.Linear(FEATURES, 12)
-        self.style = nn.Linear(FEATURES, EMBEDDING)
 
     def forward(self, x: Tensor) -> Seen:  # (n, 3, 64, 64), -1..1
         scene = self.reader(x)
-        boxes = self.boxes(scene).float().unflatten(1, (3, 4))
-        return Seen(self.answers(scene).float(), boxes, unit(self.style(scene)), scene.float())
+        return Seen(self.answers(scene).float(), self.boxes(scene).float().unflatten(1, (3, 4)), scene.float())
+
+
+class Frame(NamedTuple):
+    """Squares in pictures whose x and y run from -1 to 1."""
+
+    centre: Tensor  # (n, 2)
+    half: Tensor  # (n,)
+
+    def inner(self, place: Tensor, size: float) -> "Frame":
+        """A smaller square at a place (n, 2) in this one's own -1..1."""
+        return Frame(self.centre + place * self.half[:, None], self.half * size)
+
+
+def framed(boxes: Tensor) -> Frame:
+    """Around the boxes (n, 4) in 0..1, with a margin."""
+    half = (boxes[:, 2:] - boxes[:, :2]).amax(1).clamp(min=0.05) * (1 + 2 * MARGIN)
+    return Frame(boxes[:, :2] + boxes[:, 2:] - 1, half)
+
+
+def cut(x: Tensor, frame: Frame, side: int) -> Tensor:
+    """What the frames show: (n, 3, side, side)."""
+    scale = frame.half[:, None].expand(-1, 2).diag_embed()
+    grid = F.affine_grid(torch.cat([scale, frame.centre[..., None]], 2), [len(x), 3, side, side], align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 class Thing(NamedTuple):
     logits: Tensor  # (n, all answers of all heads)
     identity: Tensor  # (n, EMBEDDING), unit
     features: Tensor  # (n, FEATURES)
+    ornament: Tensor  # (n, 2): where it is, in the frame's -1..1
 
 
 class Crop(nn.Module):
-    def __init__(self, reader: Reader, answers: int) -> None:
+    """Looks at the object, finds its ornament, and looks at that more closely."""
+
+    def __init__(self, reader: Reader, closer: nn.Module, answers: int) -> None:
         super().__init__()
-        self.reader = reader
+        self.reader, self.closer = reader, closer
+        self.where = nn.Linear(FEATURES, 2)
+        self.mix = nn.Linear(FEATURES + CLOSE, FEATURES)
         self.answers, self.identity = nn.Linear(FEATURES, answers), nn.Linear(FEATURES, EMBEDDING)
 
-    def forward(self, x: Tensor) -> Thing:  # (n, 3, 48, 48), -1..1
-        features = self.reader(x)
-        return Thing(self.answers(features).float(), unit(self.identity(features)), features)
+    def forward(self, x: Tensor, boxes: Tensor) -> Thing:  # (n, 3, h, w) in -1..1; (n, 4) in 0..1
+        frame = framed(boxes)
+        first = self.reader(cut(x, frame, OBJECT))
+        place = self.where(first).float()
+        return self.closely(first, place, cut(x, frame.inner(place.detach(), ORNAMENT), GLIMPSE))
+
+    def closely(self, first: Tensor, place: Tensor, glimpse: Tensor) -> Thing:
+        features = F.relu(self.mix(torch.cat([first, self.closer(glimpse)], 1)))
+        return Thing(self.answers(features).float(), unit(self.identity(features)), features, place)
+
+
+class Style(nn.Module):
+    """From each stage's map only how much there is of everything, and how unevenly: where it is, is no style."""
+
+    def __init__(self, stages: list[nn.Module], widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.mix = nn.Sequential(nn.Linear(2 * (3 + sum(widths)), 144), nn.ReLU(), nn.Linear(144, FEATURES), nn.ReLU())
+        self.embed = nn.Linear(FEATURES, EMBEDDING)
+
+    def forward(self, x: Tensor) -> Tensor:  # (n, 3, 64, 64), -1..1 -> unit vectors (n, EMBEDDING)
+        return unit(self.embed(self.features(x)))
+
+    def features(self, x: Tensor) -> Tensor:
+        found = spread(x)
+        for stage in self.stages:
+            x = stage(x)
+            found += spread(x)
+        return self.mix(torch.cat(found, 1))
+
+
+def spread(x: Tensor) -> list[Tensor]:
+    x = x.float()
+    return [x.mean((2, 3)), (x.var((2, 3)) + 1e-4).sqrt()]
+
+
+def style_convolutions(widths: tuple[int, ...]) -> list[nn.Module]:
+    sizes = zip((3, *widths), widths, strict=False)
+    return [
+        nn.Sequential(nn.Conv2d(a, b, 4, 2, 1), nn.ReLU(), nn.Conv2d(b, b, 3, 1, 1), nn.BatchNorm2d(b), nn.ReLU())
+        for a, b in sizes
+    ]
+
+
+def style_patches(widths: tuple[int, ...]) -> list[nn.Module]:
+    """Patches of 8 pixels, then each by itself."""
+    stem: list[nn.Module] = [nn.Sequential(nn.Conv2d(3, widths[0], 8, 4, 2), nn.BatchNorm2d(widths[0]), nn.ReLU())]
+    sizes = zip(widths, widths[1:], strict=False)
+    return stem + [nn.Sequential(nn.Conv2d(a, b, 1), nn.BatchNorm2d(b), nn.ReLU()) for a, b in sizes]
 
 
 def unit(x: Tensor) -> Tensor:

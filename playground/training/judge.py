@@ -1,75 +1,67 @@
-"""The judges' training: surroundings, places and style from whole pictures, objects from crops."""
+"""The judges' training: surroundings and places from whole pictures, objects from crops, styles from groups of them."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from comfy.ldm.models.autoencoder import AutoencoderKL
 from torch import Tensor, nn
 
-from ..judge import CROP_HEADS, NAMES, WHOLE_HEADS, crops, networks, pixels, save_judge, split_heads
-from ..judge_networks import FEATURES, Crop, Seen, Whole
-from ..model import AUTOENCODER, CHANNELS, read_weights
-from .autoencoder import decode, moments
-from .judge_pictures import FACTOR_NAMES, UNKNOWN, VIEWS, Scenes, Views, scenes, views
+from ..autoencoder import PatchAutoencoder
+from ..judge import CROP_HEADS, NAMES, WHOLE_HEADS, new_networks, pixels, save_judge, split_heads
+from ..judge_networks import FEATURES, GLIMPSE, OBJECT, ORNAMENT, Crop, Frame, Seen, Style, Thing, Whole, cut, framed
+from ..model import CHANNELS, read_weights
+from . import autoencoder
+from .judge_pictures import FACTOR_NAMES, LOOKS, UNKNOWN, VIEWS, Scenes, Views, scenes, views
+from .muon import Muon
 from .state import Run, report, warm_then_decay
 
 PICTURES = 32_000  # of scenes, and of views
-STEPS = 4000
-STYLES, FAMILIES = 32, 20  # in a batch
+STEPS = {"whole": 1500, "crop": 4000, "style": 3000}
+SCENES, STYLES, FAMILIES = 128, 32, 20  # in a batch
+RATE = 4e-3
 TEMPERATURE = 0.1
 
 
-def train(cache: Path, weights: Path, names: tuple[str, ...] = NAMES, steps: int = STEPS, workers: int = 1) -> None:
-    """Half of what the judges see went through the VAE, if its weights are there."""
+def train(cache: Path, weights: Path, names: tuple[str, ...] = NAMES, workers: int = 1) -> None:
+    """Half of what the judges see went through the VAE, as it is then: at first a linear one."""
     seen, near = scenes(cache, PICTURES, workers), views(cache, PICTURES, workers)
-    again = [round_trips(part.images, weights, cache) for part in (seen, near)]
+    vae = latest_vae(weights, seen.images)
+    seen, near = (part._replace(images=half_through(vae, part.images)) for part in (seen, near))
     for name in names:
-        seed = 31 + NAMES.index(name)
-        torch.manual_seed(seed)
-        whole, crop = networks(name)
-        _train_whole(Trainee(f"judge-{name}-whole", cache, seed, steps), whole, seen, again[0])
-        _train_crop(Trainee(f"judge-{name}-crop", cache, seed, steps), crop, near, again[1])
-        save_judge(whole, crop, Path(weights) / f"judge-{name}.safetensors")
+        torch.manual_seed(31 + NAMES.index(name))
+        networks = new_networks(name)
+        _train_whole(networks.whole, seen, cache / f"judge-{name}-whole.pt")
+        _train_crop(networks.crop, near, cache / f"judge-{name}-crop.pt")
+        _train_style(networks.style, seen, cache / f"judge-{name}-style.pt")
+        save_judge(networks, Path(weights) / f"judge-{name}.safetensors")
 
 
-class Trainee:
-    """What every stage of a judge's training needs: where its state lies, its seed and its length."""
-
-    def __init__(self, label: str, cache: Path, seed: int, steps: int) -> None:
-        self.label, self.path, self.steps = label, cache / f"{label}.pt", steps
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def learn(self, module: nn.Module, peak: float, loss: Callable[[int], Tensor]) -> None:
-        optimiser = torch.optim.AdamW(module.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.02)
-        run = Run(self.path, module, optimiser, self.generator, decay=0.998)
-        report(self.label, run.steps(self.steps, warm_then_decay(peak, self.steps, cooldown=0.6), loss))
-        module.load_state_dict(run.weights())
+def _learn(module: nn.Module, path: Path, steps: int, loss: Callable[[torch.Generator], Tensor]) -> None:
+    draw = torch.Generator().manual_seed(41)
+    run = Run(path, module, Muon(module.parameters(), RATE), draw, decay=0.99)
+    report(path.stem, run.steps(steps, warm_then_decay(RATE, steps, cooldown=0.6), lambda step: loss(draw)))
+    module.load_state_dict(run.weights())
 
 
-def _train_whole(trainee: Trainee, whole: Whole, data: Scenes, again: Tensor) -> None:
-    draw = trainee.generator
-
-    def loss(step: int) -> Tensor:
-        picked = _groups(len(data.images), VIEWS, STYLES, draw)
-        x = disturbed(pixels(_either(data.images, again, picked, draw)), draw)
+def _train_whole(whole: Whole, data: Scenes, path: Path) -> None:
+    def loss(draw: torch.Generator) -> Tensor:
+        picked = torch.randint(len(data.images), (SCENES,), generator=draw)
+        x = disturbed(pixels(data.images[picked]), draw)
         with torch.autocast("cpu", torch.bfloat16):
             seen = whole(x)
-        return scene_loss(seen, data.answers[picked], data.boxes[picked], data.styles[picked])
+        return scene_loss(seen, data.answers[picked], data.boxes[picked])
 
-    trainee.learn(whole, 2e-3, loss)
+    _learn(whole, path, STEPS["whole"], loss)
 
 
-def scene_loss(seen: Seen, answers: Tensor, boxes: Tensor, styles: Tensor) -> Tensor:
-    parts = split_heads(seen.logits, WHOLE_HEADS)
+def scene_loss(seen: Seen, answers: Tensor, boxes: Tensor) -> Tensor:
     known = ~boxes.isnan()
-    placed = F.l1_loss(seen.boxes[known], boxes[known])
-    return answers_loss(parts, answers) + 10 * placed + 0.5 * contrast(seen.style, styles)
+    return answers_loss(split_heads(seen.logits, WHOLE_HEADS), answers) + 10 * F.l1_loss(
+        seen.boxes[known], boxes[known]
+    )
 
 
 def answers_loss(parts: tuple[Tensor, ...], answers: Tensor) -> Tensor:
@@ -81,6 +73,25 @@ def answers_loss(parts: tuple[Tensor, ...], answers: Tensor) -> Tensor:
     return torch.stack(losses).sum()
 
 
+class Pairs(nn.Module):
+    """Two losses over all pairs of unit vectors in a batch; equal labels are to agree."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.bias = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(-5.0))
+
+    def forward(self, z: Tensor, labels: Tensor, families: Tensor) -> Tensor:
+        return contrast(z, labels) + 2 * self.verification(z, labels, families)
+
+    def verification(self, z: Tensor, labels: Tensor, families: Tensor) -> Tensor:
+        """Logistic loss with one threshold for all; strangers and members of the same family count alike."""
+        logits = z @ z.T * self.scale.exp() + self.bias
+        same, family = labels[:, None] == labels, families[:, None] == families
+        right = F.softplus(-logits[same & ~torch.eye(len(z), dtype=torch.bool)]).mean()
+        wrong = [F.softplus(logits[pairs]).mean() for pairs in (family & ~same, ~family) if pairs.any()]
+        return right + torch.stack(wrong).mean()
+
+
 def contrast(z: Tensor, labels: Tensor) -> Tensor:
     """Supervised contrastive loss (Khosla et al. 2020, L_out): equal labels attract, all others repel."""
     itself = torch.eye(len(z), dtype=torch.bool)
@@ -89,53 +100,77 @@ def contrast(z: Tensor, labels: Tensor) -> Tensor:
     return -(logits.log_softmax(1) * same).sum() / same.sum()
 
 
-class Studying(nn.Module):
+class CropStudy(nn.Module):
     """A crop's network with the heads that only its training has: names and numbers of an instance's factors."""
 
     def __init__(self, crop: Crop) -> None:
         super().__init__()
-        self.crop = crop
+        self.crop, self.pairs = crop, Pairs()
         self.names = nn.Linear(FEATURES, sum(map(len, FACTOR_NAMES.values())))
         self.numbers = nn.Linear(FEATURES, 12)
-        self.scale, self.bias = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(-5.0))
 
-    def loss(self, x: Tensor, near: Views) -> Tensor:
+    def loss(self, near: Views, draw: torch.Generator) -> Tensor:
+        frame = framed(jittered(near.boxes, draw))
+        ornament = (near.ornaments * 2 - 1 - frame.centre) / frame.half[:, None]
         with torch.autocast("cpu", torch.bfloat16):
-            thing = self.crop(x)
+            thing = self._look(pixels(near.images), frame, ornament, draw)
             names, numbers = self.names(thing.features).float(), self.numbers(thing.features).float()
         told = answers_loss(split_heads(thing.logits, CROP_HEADS), near.answers)
-        told = told + 0.3 * answers_loss(split_heads(names, FACTOR_NAMES), near.names)
-        pairs = contrast(thing.identity, near.instances) + 2 * self.verification(thing.identity, near.instances)
-        return pairs + told + 5 * F.mse_loss(numbers, near.numbers)
+        told = told + answers_loss(split_heads(names, FACTOR_NAMES), near.names)
+        measured = 20 * F.mse_loss(numbers, near.numbers) + 5 * F.l1_loss(thing.ornament, ornament)
+        return told + measured + 0.5 * self.pairs(thing.identity, near.instances, near.instances // 2)
 
-    def verification(self, z: Tensor, instances: Tensor) -> Tensor:
-        """Logistic loss over pairs with one threshold for all; strangers and variations of a factor count alike."""
-        logits = z @ z.T * self.scale.exp() + self.bias
-        same, family = instances[:, None] == instances, instances[:, None] // 2 == instances // 2
-        near = family & ~same
-        right = F.softplus(-logits[same & ~torch.eye(len(z), dtype=torch.bool)]).mean()
-        return right + 0.5 * (F.softplus(logits[near]).mean() + F.softplus(logits[~family]).mean())
-
-
-def _train_crop(trainee: Trainee, crop: Crop, data: Views, again: Tensor) -> None:
-    draw, study = trainee.generator, Studying(crop)
-
-    def loss(step: int) -> Tensor:
-        picked = _groups(len(data.images), 2 * VIEWS, FAMILIES, draw)
-        near = Views(_either(data.images, again, picked, draw), *(part[picked] for part in data[1:]))
-        return study.loss(disturbed(crops(pixels(near.images), jittered(near.boxes, draw)), draw), near)
-
-    trainee.learn(study, 2e-3, loss)
+    def _look(self, x: Tensor, frame: Frame, ornament: Tensor, draw: torch.Generator) -> Thing:
+        """The closer look falls near the true place of the ornament for half of the pictures."""
+        first = self.crop.reader(disturbed(cut(x, frame, OBJECT), draw))
+        place = self.crop.where(first).float()
+        near = ornament + (torch.rand(ornament.shape, generator=draw) - 0.5) * 0.2
+        near = torch.where(torch.rand((len(x), 1), generator=draw) < 0.5, near, place.detach())
+        return self.crop.closely(first, place, disturbed(cut(x, frame.inner(near, ORNAMENT), GLIMPSE), draw))
 
 
-def _groups(count: int, size: int, groups: int, draw: torch.Generator) -> Tensor:
-    first = torch.randint(count // size, (groups,), generator=draw) * size
-    return (first[:, None] + torch.arange(size)).flatten()
+def _train_crop(crop: Crop, data: Views, path: Path) -> None:
+    study = CropStudy(crop)
+
+    def loss(draw: torch.Generator) -> Tensor:
+        picked = _groups(torch.arange(len(data.images)), 2 * VIEWS, FAMILIES, draw)
+        return study.loss(Views(*(part[picked] for part in data)), draw)
+
+    _learn(study, path, STEPS["crop"], loss)
 
 
-def _either(images: Tensor, again: Tensor, picked: Tensor, draw: torch.Generator) -> Tensor:
-    through = torch.rand(len(picked), generator=draw) < 0.5
-    return torch.where(through.view(-1, 1, 1, 1), again[picked], images[picked])
+class StyleStudy(nn.Module):
+    """A style's network with a head for the style's own numbers, which only its training has."""
+
+    def __init__(self, style: Style) -> None:
+        super().__init__()
+        self.style, self.pairs, self.looks = style, Pairs(), nn.Linear(FEATURES, LOOKS)
+
+    def loss(self, x: Tensor, styles: Tensor, looks: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            features = self.style.features(x)
+        features = features.float()
+        z = F.normalize(self.style.embed(features), dim=1)
+        return self.pairs(z, styles, styles) + 10 * F.mse_loss(self.looks(features), looks)
+
+
+def _train_style(style: Style, data: Scenes, path: Path) -> None:
+    """Three batches' parts in four are of styles without a name: those have to be told apart unseen."""
+    study, named = StyleStudy(style), len(WHOLE_HEADS["style"])
+    kinds = [(data.styles >= named).nonzero()[:, 0], (data.styles < named).nonzero()[:, 0]]
+
+    def loss(draw: torch.Generator) -> Tensor:
+        sizes = (STYLES * 3 // 4, STYLES // 4)
+        picked = torch.cat([_groups(kind, VIEWS, size, draw) for kind, size in zip(kinds, sizes, strict=True)])
+        x = disturbed(pixels(data.images[picked]), draw)
+        return study.loss(x, data.styles[picked], data.looks[picked])
+
+    _learn(study, path, STEPS["style"], loss)
+
+
+def _groups(rows: Tensor, size: int, groups: int, draw: torch.Generator) -> Tensor:
+    """Some groups of `size` rows that follow each other."""
+    return rows.view(-1, size)[torch.randint(len(rows) // size, (groups,), generator=draw)].flatten()
 
 
 def jittered(boxes: Tensor, draw: torch.Generator) -> Tensor:
@@ -152,24 +187,24 @@ def disturbed(x: Tensor, draw: torch.Generator) -> Tensor:
     return x + (torch.rand(x.shape, generator=draw) - 0.5) * torch.rand(shape, generator=draw) * 0.2
 
 
-def round_trips(images: Tensor, weights: Path, cache: Path) -> Tensor:
-    """The images after the VAE's encoder and decoder; as they are while there is no VAE."""
-    file = Path(weights) / "vae.safetensors"
-    if not file.exists():
-        return images
-    mark = hashlib.blake2b(file.read_bytes() + images[::1000].numpy().tobytes(), digest_size=6).hexdigest()
-    path = cache / f"judge-vae-{mark}.npy"
-    if not path.exists():
-        vae = AutoencoderKL(ddconfig=dict(AUTOENCODER), embed_dim=CHANNELS)
-        vae.load_state_dict(read_weights(weights, "vae"))
-        part = path.with_suffix(".part.npy")
-        np.save(part, torch.cat([round_trip(vae, chunk) for chunk in images.split(64)]).numpy())
-        part.replace(path)
-    return torch.from_numpy(np.load(path))
+def latest_vae(weights: Path, images: Tensor) -> PatchAutoencoder:
+    """The trained one; while there is none, the linear one that its training starts from."""
+    if not (Path(weights) / "vae.safetensors").exists():
+        return autoencoder.new(images)
+    vae = PatchAutoencoder(CHANNELS)
+    vae.load_state_dict(read_weights(weights, "vae"))
+    return vae
+
+
+def half_through(vae: PatchAutoencoder, images: Tensor) -> Tensor:
+    """Every other picture after the VAE."""
+    images = images.clone()
+    for part in images[1::2].split(256):
+        part.copy_(through(vae, part))
+    return images
 
 
 @torch.no_grad()
-def round_trip(vae: AutoencoderKL, images: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
-        y = decode(vae, moments(vae, pixels(images))[0])
-    return ((y.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+def through(vae: PatchAutoencoder, images: Tensor) -> Tensor:
+    x = vae.decode(vae.encode(pixels(images)))
+    return ((x + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)

@@ -16,9 +16,10 @@ from torch import Tensor
 from ..judge import COLOURED, CROP_HEADS, WHOLE_HEADS, visible
 from ..palette import COLOURS
 from ..patterns import ORNAMENTS, PATTERNS, PLACES
-from ..shapes import DETAILS
+from ..shapes import DETAILS, SHAPES
 from ..world import (
     FACTORS,
+    Figure,
     Instance,
     Scene,
     Style,
@@ -34,6 +35,7 @@ from ..world import (
 
 VIEWS = 4  # of a style, and of an instance
 GROUPS = 800  # of pictures in a shard
+LOOKS = 25  # numbers of a style
 UNKNOWN = -100  # cross_entropy's ignore_index
 STYLES = {"photo": 0.35, "named": 0.30, "unnamed": 0.35}
 FACTOR_NAMES: dict[str, tuple[str, ...]] = {
@@ -55,6 +57,7 @@ class Scenes(NamedTuple):
     answers: Tensor  # (n, heads), UNKNOWN where it cannot be told
     boxes: Tensor  # (n, 3, 4), NaN where there is none
     styles: Tensor  # (n,), equal for equal styles
+    looks: Tensor  # (n, LOOKS): the style's own numbers
 
 
 class Views(NamedTuple):
@@ -62,6 +65,7 @@ class Views(NamedTuple):
 
     images: Tensor
     boxes: Tensor  # (n, 4)
+    ornaments: Tensor  # (n, 2), their centres in 0..1
     instances: Tensor  # (n,)
     answers: Tensor  # (n, len(CROP_HEADS)), UNKNOWN where it cannot be told
     names: Tensor  # (n, len(FACTOR_NAMES)), likewise where it cannot be told
@@ -100,10 +104,11 @@ def _scene_rows(rng: np.random.Generator, number: int) -> Rows:
     rows = [_scene_row(rng, style) for _ in range(GROUPS) for style in [_style(rng)] * VIEWS]
     styles = {}
     return {
-        "images": np.stack([image for image, _, _, _ in rows]),
-        "answers": np.array([answers for _, answers, _, _ in rows], np.int64),
-        "boxes": np.array([boxes for _, _, boxes, _ in rows], np.float32),
-        "styles": np.array([_number(styles, style, number) for _, _, _, style in rows], np.int64),
+        "images": np.stack([image for image, *_ in rows]),
+        "answers": np.array([answers for _, answers, *_ in rows], np.int64),
+        "boxes": np.array([boxes for _, _, boxes, *_ in rows], np.float32),
+        "styles": np.array([_number(styles, style, number) for _, _, _, style, _ in rows], np.int64),
+        "looks": np.array([look for *_, look in rows], np.float32),
     }
 
 
@@ -120,7 +125,7 @@ def _style(rng: np.random.Generator) -> Style | str:
     return kind if kind == "photo" else str(rng.choice(WHOLE_HEADS["style"][1:-1]))
 
 
-def _scene_row(rng: np.random.Generator, style: Style | str) -> tuple[np.ndarray, list[int], np.ndarray, str]:
+def _scene_row(rng: np.random.Generator, style: Style | str) -> tuple[np.ndarray, list[int], np.ndarray, str, list]:
     second = draw_instance(rng, split="judge") if rng.random() < 0.25 else "none"
     scene = draw_scene(rng, style=style, second=second, split="judge")
     picture, known = render(scene), truth(scene)
@@ -129,7 +134,20 @@ def _scene_row(rng: np.random.Generator, style: Style | str) -> tuple[np.ndarray
     boxes = np.full((3, 4), np.nan, np.float32)
     for place, box in _boxes(scene, picture.box).items():
         boxes[place] = box
-    return picture.image, answers, boxes, known.style if known.style != "unnamed" else known.style_id
+    name = known.style if known.style != "unnamed" else known.style_id
+    return picture.image, answers, boxes, name, look(scene.style)
+
+
+def look(style: Style) -> list[float]:
+    """What there is to see of a style, as numbers (LOOKS) that are 0 where it does not use them."""
+    toned, lined, hatched = style.duotone > 0, style.line > 0, style.hatch > 0
+    turn = 2 * np.deg2rad(style.hatch_angle)
+    tones = [toned * channel for channel in (*style.shadow, *style.highlight)]
+    lines = [style.line, *(lined * channel for channel in style.line_colour)]
+    hatch = [style.hatch, style.hatch * np.cos(turn), style.hatch * np.sin(turn), hatched * style.hatch_frequency / 15]
+    flat = [style.saturation, float(style.levels > 0), style.levels / 5, float(style.mosaic > 0), style.mosaic / 30]
+    surface = [style.blur, style.bleed, style.grain, style.invert, style.vignette]
+    return [style.duotone, *tones, *lines, *hatch, *flat, *surface]
 
 
 def _index(names: tuple[str, ...], name: str | None) -> int:
@@ -149,9 +167,10 @@ def _view_rows(rng: np.random.Generator, number: int) -> Rows:
     return {
         "images": np.stack([image for image, *_ in rows]),
         "boxes": np.array([box for _, box, *_ in rows], np.float32),
+        "ornaments": np.array([centre for _, _, centre, *_ in rows], np.float32),
         "instances": np.array([GROUPS * number + place for *_, place in rows], np.int64),
-        "answers": np.array([_answers(instances[place], style) for _, _, style, place in rows], np.int64),
-        "names": np.array([_names(instances[place], style) for _, _, style, place in rows], np.int64),
+        "answers": np.array([_answers(instances[place], style) for *_, style, place in rows], np.int64),
+        "names": np.array([_names(instances[place], style) for *_, style, place in rows], np.int64),
         "numbers": np.array([_numbers(instances[place]) for *_, place in rows], np.float32),
     }
 
@@ -165,13 +184,21 @@ def _family(rng: np.random.Generator) -> tuple[Instance, Instance]:
             return instance, variation
 
 
-def _view(rng: np.random.Generator, instance: Instance) -> tuple[np.ndarray, tuple[float, ...], str]:
+def _view(rng: np.random.Generator, instance: Instance) -> tuple[np.ndarray, tuple[float, ...], np.ndarray, str]:
     style = "photo" if rng.random() < 0.75 else str(rng.choice(WHOLE_HEADS["style"][1:-1]))
     second = draw_instance(rng, split="judge") if rng.random() < 0.15 else "none"
     paired = {"second": second, "position": str(rng.choice(["left", "right"]))} if second != "none" else {}
     scene = draw_scene(rng, subject=instance, style=style, split="judge", **paired)
     picture = render(scene)
-    return picture.image, picture.box, style
+    return picture.image, picture.box, ornament_centre(scene.subject), style
+
+
+def ornament_centre(figure: Figure) -> np.ndarray:
+    instance, pose = figure.instance, figure.pose
+    panel = SHAPES[instance.class_name](instance.taper, instance.build, instance.detail).panel
+    across, down = PLACES[instance.place]
+    x = panel.x * (-1 if pose.flip else 1) + across * panel.half_width
+    return pose.place(np.array([[x, panel.y + down * panel.half_height]]), mirrored=False)[0]
 
 
 def _answers(instance: Instance, style: str) -> list[int]:

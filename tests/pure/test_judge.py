@@ -1,9 +1,11 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from concept_loom.playground import judge as judging
+from concept_loom.playground import judge_networks as looking
 from concept_loom.playground import scores, world
 from concept_loom.playground.judge import Answer
 from concept_loom.playground.training import judge_pictures
@@ -17,7 +19,7 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="module", params=judging.NAMES)
 def judge(request) -> judging.Judge:
     torch.manual_seed(0)
-    return judging.Judge(*judging.networks(request.param))
+    return judging.Judge(judging.new_networks(request.param))
 
 
 def _images(rng, count: int) -> torch.Tensor:
@@ -50,12 +52,12 @@ def test_what_a_judge_says_does_not_depend_on_the_batch(judge, rng):
 def test_a_saved_judge_is_small_and_says_the_same(rng, tmp_path):
     torch.manual_seed(1)
     for name in judging.NAMES:
-        whole, crop = judging.networks(name)
+        networks = judging.new_networks(name)
         path = tmp_path / f"judge-{name}.safetensors"
-        judging.save_judge(whole, crop, path)
+        judging.save_judge(networks, path)
         assert path.stat().st_size < 2_000_000
         images = _images(rng, 2)
-        loaded, original = judging.load_judge(name, tmp_path), judging.Judge(whole, crop)
+        loaded, original = judging.load_judge(name, tmp_path), judging.Judge(networks)
         assert torch.allclose(loaded.identity(images), original.identity(images), atol=1e-2)
 
 
@@ -64,13 +66,31 @@ def test_missing_weights_are_named(tmp_path):
         judging.load_judge("second", tmp_path)
 
 
-def test_a_crop_shows_the_box_and_its_margin():
+def test_a_cut_shows_the_box_and_its_margin():
     x = torch.zeros(1, 3, 64, 64)
     x[:, :, 16:32, 8:40] = 1  # 32 wide, 16 high
-    crop = judging.crops(x, torch.tensor([[8, 16, 40, 32]]) / 64)[0, 0]
-    side = judging.CROP / (1 + 2 * judging.MARGIN)  # of the box's longer side, in the crop
-    assert (crop[judging.CROP // 2] > 0.5).sum() == pytest.approx(side, abs=1)
-    assert (crop[:, judging.CROP // 2] > 0.5).sum() == pytest.approx(side / 2, abs=1)
+    shown = looking.cut(x, looking.framed(torch.tensor([[8, 16, 40, 32]]) / 64), 48)[0, 0]
+    side = 48 / (1 + 2 * looking.MARGIN)  # of the box's longer side, in the cut
+    assert (shown[24] > 0.5).sum() == pytest.approx(side, abs=1)
+    assert (shown[:, 24] > 0.5).sum() == pytest.approx(side / 2, abs=1)
+
+
+def test_a_closer_look_lies_inside_the_frame():
+    x = torch.zeros(1, 3, 64, 64)
+    x[:, :, 40:48, 40:48] = 1
+    frame = looking.Frame(torch.zeros(1, 2), torch.ones(1))
+    shown = looking.cut(x, frame.inner(torch.tensor([[0.375, 0.375]]), 0.125), 8)
+    assert shown.mean() == pytest.approx(1.0)
+
+
+def test_the_ornament_lies_where_its_place_says(rng):
+    for _ in range(10):
+        instance = replace(world.draw_instance(rng), place="middle")
+        figure = world.draw_scene(rng, subject=instance, second="none").subject
+        middle = judge_pictures.ornament_centre(figure)
+        lower = judge_pictures.ornament_centre(replace(figure, instance=replace(instance, place="lower right")))
+        assert np.abs(middle - (figure.pose.x, figure.pose.y)).max() < figure.pose.half
+        assert (lower > middle - 0.15 * figure.pose.half).all()
 
 
 def test_the_right_answers_are_those_a_picture_shows(rng):
@@ -113,6 +133,12 @@ def test_rendered_shards_are_found_again(rng, tmp_path, monkeypatch):
     assert (styles == styles[:, :1]).all()
     two = rows["answers"][:, list(judging.WHOLE_HEADS).index("objects")] == 1
     assert (np.isnan(rows["boxes"][:, 0, 0]) == two).all()
+
+
+def test_every_style_has_its_own_numbers():
+    looks = {name: judge_pictures.look(style) for name, style in world.NAMED_STYLES.items()}
+    assert {len(numbers) for numbers in looks.values()} == {judge_pictures.LOOKS}
+    assert len({tuple(numbers) for numbers in looks.values()}) == len(looks)
 
 
 def _answers(**heads: list[str]) -> dict[str, Answer]:
