@@ -46,7 +46,10 @@ Event = Started | Step | Held | Preview
 
 @dataclass(frozen=True)
 class Learned:
-    """`concept` is the state of `best_step`; `steps` were planned, `len(losses)` taken, the first `began` before."""
+    """`concept` is the state of `best_step`; `steps` were planned, `len(losses)` taken, the first `began` before.
+
+    `prediction_seconds` is what a prediction for one sample took here, infinity where no step was taken.
+    """
 
     concept: Concept
     losses: tuple[float, ...]
@@ -55,7 +58,8 @@ class Learned:
     steps: int
     finished: bool
     sentence: str
-    began: int = 0
+    began: int
+    prediction_seconds: float
 
 
 class LearningDiverged(ArithmeticError):

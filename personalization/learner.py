@@ -77,7 +77,7 @@ class _Run:
     def __init__(self, task: LearnTask, on_event: Callable[[Event], None]) -> None:
         self.task, self.emit, self.recipe = task, on_event, task.recipe
         self.began = self.kept_at = task.clock()
-        self.pause, self.look_seconds = task.keep_every, math.inf
+        self.pause = task.keep_every
         self.state = _begun(task)
         self.first = self.state.step
         self.word = PlacedConcept(task.concept).word
@@ -206,9 +206,7 @@ class _Run:
         if not self.held.samples:
             state.kept = Kept(state.step, math.nan, copies(state.parameters))
             return
-        began = self.task.clock()
         loss = self._held_loss()
-        self.look_seconds = self.task.clock() - began
         best = not state.held or loss < state.kept.loss
         if best:
             state.kept = Kept(state.step, loss, copies(state.parameters))
@@ -240,10 +238,16 @@ class _Run:
 
     def last_look(self) -> None:
         """Who asks to stop does not wait: where looks are slow, an earlier one decides, or none if none was yet."""
-        if not self.held.samples or self.look_seconds <= LAST_LOOK:
+        if not self.held.samples or self.held.samples * self.prediction_seconds <= LAST_LOOK:
             self.check()
         elif not self.state.kept.step:
             self.state.kept = Kept(self.state.step, math.nan, copies(self.state.parameters))
+
+    @property
+    def prediction_seconds(self) -> float:
+        """What a prediction for one sample takes here, from the steps taken so far."""
+        samples = (self.state.step - self.first) * self.recipe.batch_size
+        return FORWARD_COST * (self.task.clock() - self.began) / samples if samples else math.inf
 
     def learned(self, finished: bool = True) -> Learned:
         state, kept = self.state, self.state.kept
@@ -259,7 +263,8 @@ class _Run:
         concept = replace(self.task.concept.with_tensors(kept.tensors), info=info)
         losses, held, steps = tuple(state.losses), tuple(state.held), self.recipe.steps
         sentence = told(losses, held, steps, finished, kept.step)
-        return Learned(concept, losses, held, kept.step, steps, finished, sentence, self.first)
+        speed = self.prediction_seconds
+        return Learned(concept, losses, held, kept.step, steps, finished, sentence, self.first, speed)
 
     # -- divergence
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -14,19 +14,15 @@ from .denoiser import Denoiser, PromptEncoder
 
 STEPS = 10
 GUIDANCE = 4.0
+PREDICTIONS = 2 * STEPS
 SEED = 7  # the same noise every time, so that previews can be compared
 
 
 @torch.no_grad()
 def preview(
-    denoiser: Denoiser,
-    encoder: PromptEncoder,
-    concept: Concept,
-    template: str,
-    shape: Sequence[int],
-    late: Callable[[], bool] = lambda: False,
-) -> Tensor | None:
-    """Latents (1, *shape), `shape` as (c, h, w), of `template` with the concept's word at `{}`; None once `late`."""
+    denoiser: Denoiser, encoder: PromptEncoder, concept: Concept, template: str, shape: Sequence[int]
+) -> Tensor:
+    """Latents (1, *shape), `shape` as (c, h, w), of `template` with the concept's word at `{}`."""
     composition = (PlacedConcept(concept),)
     asked = encoder.encode(template.replace("{}", f"<{composition[0].word}>"), composition)
     contexts = [asked, encoder.encode("", composition)]
@@ -34,8 +30,6 @@ def preview(
     sigmas = denoiser.sigma_at(torch.linspace(0, 1, STEPS + 1)).to(noise)
     x = denoiser.add_noise(torch.zeros_like(noise), sigmas[:1], noise)
     for sigma, lower in pairwise(sigmas):
-        if late():
-            return None
         good, bad = denoiser.predict(x.repeat(2, 1, 1, 1), sigma.repeat(2), contexts, composition).chunk(2)
         denoised = bad + GUIDANCE * (good - bad)
         x = denoised + (x - denoised) * (lower / sigma)  # Euler, as in k-diffusion

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from ..concept import Concept
 from ..learned import Learned
-from ..preview import preview
+from ..preview import PREDICTIONS, preview
 from .canvas import Canvas
 from .session import Session
 
@@ -30,21 +29,15 @@ class Painter:
         """None when memory is short."""
         if not self.canvas.has_room_to_decode(torch.Size((1, *self.shape))):
             return None
-        latents = preview(*self.session, concept, self.template, self.shape)
-        self.last = None if latents is None else self._decoded(latents)
+        self.last = self._decoded(preview(*self.session, concept, self.template, self.shape))
         return self.last
 
     def sketched(self, learned: Learned) -> Tensor | None:
         """Latents of what was learned, made with the training session; None when there is no time for it."""
-        end = time.perf_counter() + PATIENCE
+        if not learned.finished and PREDICTIONS * learned.prediction_seconds > PATIENCE:
+            return None
         with suppress(host.InterruptProcessingException):
-            return preview(
-                *self.session,
-                learned.concept,
-                self.template,
-                self.shape,
-                late=lambda: not learned.finished and time.perf_counter() > end,
-            )
+            return preview(*self.session, learned.concept, self.template, self.shape)
         return None
 
     def painted(self, latents: Tensor | None) -> Tensor | None:
