@@ -3,15 +3,17 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { REMEMBERING_NODE, keepNote } from "./remembered.mjs";
-import { LINE_NODES, REPORT_EVENT, lineOf, linesOf, told } from "./sentence.mjs";
+import { LINE_NODES, REPORT_EVENT, TOLD, heard, lineOf, lines, nodeAt, told } from "./sentence.mjs";
 
 app.registerExtension({
     name: "ConceptLoom.Sentences",
 
     setup() {
         api.addEventListener(REPORT_EVENT, (event) => {
-            const node = app.graph?.getNodeById?.(event.detail.node);
-            if (node?.conceptLoomLine) told(node.conceptLoomLine, linesOf(event.detail.reports));
+            const node = nodeAt(app.rootGraph ?? app.graph, event.detail.node);
+            if (!node?.conceptLoomLine) return;
+            node.properties[TOLD] = heard(node.properties[TOLD], event.detail);
+            told(node.conceptLoomLine, lines(node.properties[TOLD]));
         });
     },
 
@@ -31,6 +33,11 @@ app.registerExtension({
             executed?.apply(this, arguments);
             const text = lineOf(output);
             if (text) told(line, [{ text, warns: false }]);
+        };
+        const configured = node.onConfigure;
+        node.onConfigure = function () {
+            configured?.apply(this, arguments);
+            if (this.properties[TOLD]) told(line, lines(this.properties[TOLD]));
         };
     },
 });

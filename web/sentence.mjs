@@ -3,6 +3,9 @@
 
 export const REPORT_EVENT = "concept_loom.report";
 
+/** The node's property that keeps what was told last: saved with the workflow, never part of a prompt. */
+export const TOLD = "concept_loom_told";
+
 /** Nodes that say something of their own. */
 export const LINE_NODES = new Set([
     "ConceptLoom_ConceptDataset",
@@ -13,14 +16,52 @@ export const LINE_NODES = new Set([
 ]);
 
 /** @typedef {{ text: string, warns: boolean }} Line */
+/** @typedef {{ prompt: string, samplers: Record<string, Line[]> }} Told what each sampler of one prompt has told */
 
 /**
  * One line per concept; those that did not act warn.
- * @param {{ sentence: string, cause: string }[]} reports
+ * @param {{ sentence: string, warns: boolean }[]} reports
  * @returns {Line[]}
  */
 export function linesOf(reports) {
-    return reports.map(({ sentence, cause }) => ({ text: sentence, warns: cause !== "" }));
+    return reports.map(({ sentence, warns }) => ({ text: sentence, warns }));
+}
+
+/**
+ * What was told before, and one event more; another prompt starts anew, another sampler of the same one is added.
+ * @param {Told | undefined} before
+ * @param {{ prompt_id: string, sampler: string, reports: { sentence: string, warns: boolean }[] }} event
+ * @returns {Told}
+ */
+export function heard(before, { prompt_id, sampler, reports }) {
+    const samplers = before?.prompt === prompt_id ? before.samplers : {};
+    return { prompt: prompt_id, samplers: { ...samplers, [sampler]: linesOf(reports) } };
+}
+
+/**
+ * The lines of all samplers, those that say the same once; what differs between samplers names its own.
+ * @param {Told | undefined} told
+ * @returns {Line[]}
+ */
+export function lines(told) {
+    const samplers = Object.entries(told?.samplers ?? {});
+    /** @param {string} text */
+    const everywhere = (text) => samplers.every(([, own]) => own.some((line) => line.text === text));
+    const shown = samplers.flatMap(([sampler, own]) =>
+        own.map((line) => (everywhere(line.text) ? line : { ...line, text: `(${sampler}) ${line.text}` })),
+    );
+    return shown.filter(({ text }, number) => shown.findIndex((line) => line.text === text) === number);
+}
+
+/**
+ * The node that a path of ids names: "12:3" is node 3 inside the subgraph node 12.
+ * @param {any} graph
+ * @param {string} path
+ */
+export function nodeAt(graph, path) {
+    return String(path)
+        .split(":")
+        .reduce((found, id) => (found?.subgraph ?? found)?.getNodeById?.(id), graph);
 }
 
 /**

@@ -1,17 +1,42 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { lineOf, linesOf, told } from "../../web/sentence.mjs";
+import { heard, lineOf, lines, linesOf, nodeAt, told } from "../../web/sentence.mjs";
 
 const document = { createElement: () => ({ style: {}, textContent: "" }) };
 const element = () => ({ style: {}, ownerDocument: document, shown: [], replaceChildren(...lines) { this.shown = lines; } });
 
+const ACTED = { sentence: "<mug> acted at 7 of 7 sites.", warns: false };
+const NOT = { sentence: "<mug> did not act: it stands in no prompt.", warns: true };
+const event = (prompt_id, sampler, ...reports) => ({ prompt_id, sampler, reports });
+
 test("a concept that acted is told plainly, one that did not warns", () => {
-    const lines = linesOf([
-        { sentence: "<mug> acted at 7 of 7 sites.", cause: "" },
-        { sentence: "<cup> did not act: it stands in no prompt.", cause: "word" },
-    ]);
-    assert.deepEqual(lines.map((line) => line.warns), [false, true]);
+    assert.deepEqual(linesOf([ACTED, NOT]).map((line) => line.warns), [false, true]);
+});
+
+test("a second sampler of the same prompt does not hide what the first one told", () => {
+    const both = heard(heard(undefined, event("a", "14", NOT)), event("a", "20", ACTED));
+    assert.deepEqual(lines(both).map((line) => line.text), [`(14) ${NOT.sentence}`, `(20) ${ACTED.sentence}`]);
+});
+
+test("samplers that tell the same are one line", () => {
+    const both = heard(heard(undefined, event("a", "14", ACTED)), event("a", "20", ACTED));
+    assert.deepEqual(lines(both), [{ text: ACTED.sentence, warns: false }]);
+});
+
+test("another prompt starts anew, and nothing told is no line", () => {
+    const next = heard(heard(undefined, event("a", "14", NOT)), event("b", "14", ACTED));
+    assert.deepEqual(lines(JSON.parse(JSON.stringify(next))), [{ text: ACTED.sentence, warns: false }]);
+    assert.deepEqual(lines(undefined), []);
+});
+
+test("a node is found in the graph and inside subgraphs", () => {
+    const inner = { id: 3 };
+    const graph = (nodes) => ({ getNodeById: (id) => nodes[id] });
+    const root = graph({ 10: { id: 10 }, 12: { subgraph: graph({ 3: inner }) } });
+    assert.equal(nodeAt(root, "10").id, 10);
+    assert.equal(nodeAt(root, "12:3"), inner);
+    assert.equal(nodeAt(root, "99:3"), undefined);
 });
 
 test("a node without text says nothing", () => {
