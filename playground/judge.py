@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from .judge_networks import (
     OBJECT,
+    ORNAMENT,
+    PANEL,
     Crop,
     Reader,
     Seen,
@@ -141,12 +143,13 @@ def new_networks(name: str) -> Networks:
     """The untrained networks of the first or the second judge."""
     answers = [sum(map(len, heads.values())) for heads in (WHOLE_HEADS, CROP_HEADS)]
     if name == "first":
-        whole, crop = convolutions((24, 48, 64, 96), 1), convolutions((32, 64, 96), 2)
-        closer, style = close_convolutions(), Style(style_convolutions((24, 32, 48)), (24, 32, 48))
+        trunks, close = (convolutions((24, 48, 64, 96), 1), convolutions((32, 64, 96), 1)), close_convolutions
+        style = Style(style_convolutions((24, 32, 48)), (24, 32, 48))
     else:
-        whole, crop = Transformer(RESOLUTION // 8, 88, 3), Transformer(OBJECT // 8, 88, 3)
-        closer, style = close_layers(), Style(style_patches((96, 96, 96)), (96, 96, 96))
-    return Networks(Whole(Reader(whole, RESOLUTION), answers[0]), Crop(Reader(crop, OBJECT), closer, answers[1]), style)
+        trunks, close = (Transformer(RESOLUTION // 8, 80, 3), Transformer(OBJECT // 8, 80, 2)), close_layers
+        style = Style(style_patches((96, 96, 96)), (96, 96, 96))
+    whole = Whole(Reader(trunks[0], RESOLUTION), answers[0])
+    return Networks(whole, Crop(Reader(trunks[1], OBJECT), close(PANEL), close(ORNAMENT), answers[1]), style)
 
 
 def load_judge(name: str, folder: Path = WEIGHTS) -> Judge:

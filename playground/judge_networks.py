@@ -11,10 +11,10 @@ from torch import Tensor, nn
 FEATURES = 128
 EMBEDDING = 64
 SPREAD = 512  # numbers that keep their place in the picture; the rest is averaged over it
-OBJECT, GLIMPSE = 32, 16  # pixels across
-CLOSE = 64  # numbers from the glimpse
+OBJECT, PANEL, ORNAMENT = 32, 24, 16  # pixels across: of the object's cut, and of the closer looks
+CLOSE = 64  # numbers from a closer look
 MARGIN = 0.10  # around an object, of its longer side
-ORNAMENT = 0.42  # half of the glimpse, of half the object's frame
+DISC = 0.42  # half of the ornament's frame, of half the object's
 
 
 class Residual(nn.Module):
@@ -85,17 +85,17 @@ class Reader(nn.Module):
         return F.relu(self.mix(torch.cat([x.mean((2, 3)), self.thin(x).flatten(1)], 1)))
 
 
-def close_convolutions() -> nn.Sequential:
-    """(n, 3, GLIMPSE, GLIMPSE) -> (n, CLOSE)"""
+def close_convolutions(side: int) -> nn.Sequential:
+    """(n, 3, side, side) -> (n, CLOSE)"""
     stem = [nn.Conv2d(3, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 64, 3, 1, 1), nn.BatchNorm2d(64)]
-    ends = [nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(64, 48, 3, 1, 1), nn.BatchNorm2d(48), nn.ReLU(), nn.Flatten()]
-    return nn.Sequential(*stem, *ends, nn.Linear(48 * (GLIMPSE // 4) ** 2, CLOSE), nn.ReLU())
+    ends = [nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(64, 32, 3, 1, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.Flatten()]
+    return nn.Sequential(*stem, *ends, nn.Linear(32 * (side // 4) ** 2, CLOSE), nn.ReLU())
 
 
-def close_layers() -> nn.Sequential:
-    """(n, 3, GLIMPSE, GLIMPSE) -> (n, CLOSE)"""
-    inner = [nn.Linear(3 * GLIMPSE**2, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU()]
-    return nn.Sequential(nn.Flatten(), *inner, nn.Linear(96, CLOSE), nn.ReLU())
+def close_layers(side: int) -> nn.Sequential:
+    """(n, 3, side, side) -> (n, CLOSE)"""
+    inner = [nn.Linear(3 * side**2, 88), nn.ReLU(), nn.Linear(88, 88), nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), *inner, nn.Linear(88, CLOSE), nn.ReLU())
 
 
 class Seen(NamedTuple):
@@ -121,7 +121,7 @@ class Frame(NamedTuple):
     centre: Tensor  # (n, 2)
     half: Tensor  # (n,)
 
-    def inner(self, place: Tensor, size: float) -> "Frame":
+    def inner(self, place: Tensor, size: Tensor | float) -> "Frame":
         """A smaller square at a place (n, 2) in this one's own -1..1."""
         return Frame(self.centre + place * self.half[:, None], self.half * size)
 
@@ -143,28 +143,37 @@ class Thing(NamedTuple):
     logits: Tensor  # (n, all answers of all heads)
     identity: Tensor  # (n, EMBEDDING), unit
     features: Tensor  # (n, FEATURES)
-    ornament: Tensor  # (n, 2): where it is, in the frame's -1..1
 
 
 class Crop(nn.Module):
-    """Looks at the object, finds its ornament, and looks at that more closely."""
+    """Looks at the object, finds its panel and its ornament, and looks at those more closely."""
 
-    def __init__(self, reader: Reader, closer: nn.Module, answers: int) -> None:
+    def __init__(self, reader: Reader, panel: nn.Module, ornament: nn.Module, answers: int) -> None:
         super().__init__()
-        self.reader, self.closer = reader, closer
-        self.where = nn.Linear(FEATURES, 2)
-        self.mix = nn.Linear(FEATURES + CLOSE, FEATURES)
+        self.reader, self.panel, self.ornament = reader, panel, ornament
+        self.where = nn.Linear(FEATURES, 5)
+        self.mix = nn.Linear(FEATURES + 2 * CLOSE, FEATURES)
         self.answers, self.identity = nn.Linear(FEATURES, answers), nn.Linear(FEATURES, EMBEDDING)
 
     def forward(self, x: Tensor, boxes: Tensor) -> Thing:  # (n, 3, h, w) in -1..1; (n, 4) in 0..1
         frame = framed(boxes)
         first = self.reader(cut(x, frame, OBJECT))
-        place = self.where(first).float()
-        return self.closely(first, place, cut(x, frame.inner(place.detach(), ORNAMENT), GLIMPSE))
+        return self.read(first, *closer(x, frame, self.places(first)))
 
-    def closely(self, first: Tensor, place: Tensor, glimpse: Tensor) -> Thing:
-        features = F.relu(self.mix(torch.cat([first, self.closer(glimpse)], 1)))
-        return Thing(self.answers(features).float(), unit(self.identity(features)), features, place)
+    def places(self, first: Tensor) -> Tensor:
+        """(n, 5): the ornament's centre, the panel's centre and half its size, in the frame's -1..1."""
+        return self.where(first).float()
+
+    def read(self, first: Tensor, panel: Tensor, ornament: Tensor) -> Thing:
+        features = F.relu(self.mix(torch.cat([first, self.panel(panel), self.ornament(ornament)], 1)))
+        return Thing(self.answers(features).float(), unit(self.identity(features)), features)
+
+
+def closer(x: Tensor, frame: Frame, places: Tensor) -> tuple[Tensor, Tensor]:
+    """The panel (n, 3, PANEL, PANEL) and the ornament (n, 3, ORNAMENT, ORNAMENT) at those places."""
+    ornament, panel, size = places.split([2, 2, 1], 1)
+    size = size[:, 0].clamp(0.2, 1.2)
+    return cut(x, frame.inner(panel, size), PANEL), cut(x, frame.inner(ornament, DISC), ORNAMENT)
 
 
 class Style(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..autoencoder import PatchAutoencoder
 from ..judge import CROP_HEADS, NAMES, WHOLE_HEADS, new_networks, pixels, save_judge, split_heads
-from ..judge_networks import FEATURES, GLIMPSE, OBJECT, ORNAMENT, Crop, Frame, Seen, Style, Thing, Whole, cut, framed
+from ..judge_networks import FEATURES, OBJECT, Crop, Frame, Seen, Style, Thing, Whole, closer, cut, framed
 from ..model import CHANNELS, read_weights
 from . import autoencoder
 from .judge_pictures import FACTOR_NAMES, LOOKS, UNKNOWN, VIEWS, Scenes, Views, scenes, views
@@ -111,22 +111,28 @@ class CropStudy(nn.Module):
 
     def loss(self, near: Views, draw: torch.Generator) -> Tensor:
         frame = framed(jittered(near.boxes, draw))
-        ornament = (near.ornaments * 2 - 1 - frame.centre) / frame.half[:, None]
+        true = _inside(near.places, frame)
         with torch.autocast("cpu", torch.bfloat16):
-            thing = self._look(pixels(near.images), frame, ornament, draw)
+            thing, guess = self._look(pixels(near.images), frame, true, draw)
             names, numbers = self.names(thing.features).float(), self.numbers(thing.features).float()
         told = answers_loss(split_heads(thing.logits, CROP_HEADS), near.answers)
         told = told + answers_loss(split_heads(names, FACTOR_NAMES), near.names)
-        measured = 20 * F.mse_loss(numbers, near.numbers) + 5 * F.l1_loss(thing.ornament, ornament)
+        measured = 20 * F.mse_loss(numbers, near.numbers) + 5 * F.l1_loss(guess, true)
         return told + measured + 0.5 * self.pairs(thing.identity, near.instances, near.instances // 2)
 
-    def _look(self, x: Tensor, frame: Frame, ornament: Tensor, draw: torch.Generator) -> Thing:
-        """The closer look falls near the true place of the ornament for half of the pictures."""
+    def _look(self, x: Tensor, frame: Frame, true: Tensor, draw: torch.Generator) -> tuple[Thing, Tensor]:
+        """The closer looks fall near the true places for half of the pictures."""
         first = self.crop.reader(disturbed(cut(x, frame, OBJECT), draw))
-        place = self.crop.where(first).float()
-        near = ornament + (torch.rand(ornament.shape, generator=draw) - 0.5) * 0.2
-        near = torch.where(torch.rand((len(x), 1), generator=draw) < 0.5, near, place.detach())
-        return self.crop.closely(first, place, disturbed(cut(x, frame.inner(near, ORNAMENT), GLIMPSE), draw))
+        guess = self.crop.places(first)
+        near = true + (torch.rand(true.shape, generator=draw) - 0.5) * 0.2
+        where = torch.where(torch.rand((len(x), 1), generator=draw) < 0.5, near, guess.detach())
+        return self.crop.read(first, *(disturbed(part, draw) for part in closer(x, frame, where))), guess
+
+
+def _inside(places: Tensor, frame: Frame) -> Tensor:
+    """Places of a picture (n, 5) in 0..1 as a frame sees them."""
+    points = (places[:, :4].unflatten(1, (2, 2)) * 2 - 1 - frame.centre[:, None]) / frame.half[:, None, None]
+    return torch.cat([points.flatten(1), 2 * places[:, 4:] / frame.half[:, None]], 1)
 
 
 def _train_crop(crop: Crop, data: Views, path: Path) -> None:

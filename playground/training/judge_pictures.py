@@ -35,6 +35,7 @@ from ..world import (
 
 VIEWS = 4  # of a style, and of an instance
 GROUPS = 800  # of pictures in a shard
+PANEL_MARGIN = 1.05
 LOOKS = 25  # numbers of a style
 UNKNOWN = -100  # cross_entropy's ignore_index
 STYLES = {"photo": 0.35, "named": 0.30, "unnamed": 0.35}
@@ -65,7 +66,7 @@ class Views(NamedTuple):
 
     images: Tensor
     boxes: Tensor  # (n, 4)
-    ornaments: Tensor  # (n, 2), their centres in 0..1
+    places: Tensor  # (n, 5), in 0..1: the ornament's centre, the panel's centre, half the panel's longer side
     instances: Tensor  # (n,)
     answers: Tensor  # (n, len(CROP_HEADS)), UNKNOWN where it cannot be told
     names: Tensor  # (n, len(FACTOR_NAMES)), likewise where it cannot be told
@@ -167,7 +168,7 @@ def _view_rows(rng: np.random.Generator, number: int) -> Rows:
     return {
         "images": np.stack([image for image, *_ in rows]),
         "boxes": np.array([box for _, box, *_ in rows], np.float32),
-        "ornaments": np.array([centre for _, _, centre, *_ in rows], np.float32),
+        "places": np.array([places for _, _, places, *_ in rows], np.float32),
         "instances": np.array([GROUPS * number + place for *_, place in rows], np.int64),
         "answers": np.array([_answers(instances[place], style) for *_, style, place in rows], np.int64),
         "names": np.array([_names(instances[place], style) for *_, style, place in rows], np.int64),
@@ -190,15 +191,18 @@ def _view(rng: np.random.Generator, instance: Instance) -> tuple[np.ndarray, tup
     paired = {"second": second, "position": str(rng.choice(["left", "right"]))} if second != "none" else {}
     scene = draw_scene(rng, subject=instance, style=style, split="judge", **paired)
     picture = render(scene)
-    return picture.image, picture.box, ornament_centre(scene.subject), style
+    return picture.image, picture.box, places(scene.subject), style
 
 
-def ornament_centre(figure: Figure) -> np.ndarray:
+def places(figure: Figure) -> np.ndarray:
+    """Where the renderer puts ornament and panel; a mirrored view mirrors the panel only."""
     instance, pose = figure.instance, figure.pose
     panel = SHAPES[instance.class_name](instance.taper, instance.build, instance.detail).panel
     across, down = PLACES[instance.place]
-    x = panel.x * (-1 if pose.flip else 1) + across * panel.half_width
-    return pose.place(np.array([[x, panel.y + down * panel.half_height]]), mirrored=False)[0]
+    middle = np.array([panel.x * (-1 if pose.flip else 1), panel.y])
+    ornament = middle + (across * panel.half_width, down * panel.half_height)
+    points = pose.place(np.stack([ornament, middle]), mirrored=False)
+    return np.append(points, PANEL_MARGIN * pose.half * max(panel.half_width, panel.half_height))
 
 
 def _answers(instance: Instance, style: str) -> list[int]:

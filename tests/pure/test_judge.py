@@ -83,14 +83,16 @@ def test_a_closer_look_lies_inside_the_frame():
     assert shown.mean() == pytest.approx(1.0)
 
 
-def test_the_ornament_lies_where_its_place_says(rng):
+def test_ornament_and_panel_lie_where_the_renderer_puts_them(rng):
     for _ in range(10):
         instance = replace(world.draw_instance(rng), place="middle")
         figure = world.draw_scene(rng, subject=instance, second="none").subject
-        middle = judge_pictures.ornament_centre(figure)
-        lower = judge_pictures.ornament_centre(replace(figure, instance=replace(instance, place="lower right")))
-        assert np.abs(middle - (figure.pose.x, figure.pose.y)).max() < figure.pose.half
-        assert (lower > middle - 0.15 * figure.pose.half).all()
+        middle = judge_pictures.places(figure)
+        lower = judge_pictures.places(replace(figure, instance=replace(instance, place="lower right")))
+        assert np.allclose(middle[:2], middle[2:4])
+        assert np.allclose(middle[2:], lower[2:])
+        assert np.abs(middle[:2] - (figure.pose.x, figure.pose.y)).max() < figure.pose.half
+        assert (lower[:2] > middle[:2] - 0.15 * figure.pose.half).all()
 
 
 def test_the_right_answers_are_those_a_picture_shows(rng):
