@@ -1,4 +1,7 @@
-"""`python dev.py train`: the playground's weights from nothing but seeds. Stop it anywhere; it goes on from there."""
+"""`python dev.py train`: the playground's weights from nothing but seeds. Stop it anywhere; it goes on from there.
+
+Finished stages are kept as they are; the denoiser goes on from the weights that are there. Delete them to begin anew.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from comfy.clip_model import CLIPTextModel
 from torch import Tensor
 
 from .model import TEXT, read_weights, unpacked
-from .training import autoencoder, unet, vision_text
+from .training import autoencoder, judge, unet, vision_text
 from .training.pictures import Pictures, pictures
 
-PICTURES, VAE_STEPS, TEXT_STEPS, UNET_STEPS = 120_000, 6000, 1500, 8000
+PICTURES, VAE_STEPS, TEXT_STEPS, UNET_STEPS = 120_000, 7000, 460, 10_200
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -33,12 +36,16 @@ def main(argv: list[str] | None = None) -> None:
     if not (wanted.weights / "text.safetensors").exists():
         vision_text.train(data, ids, wanted.text_steps, wanted.cache, wanted.weights)
     train_unet(data, ids, wanted)
+    if not (wanted.weights / "judge-second.safetensors").exists():
+        judge.train(wanted.cache, wanted.weights)
 
 
 def train_unet(data: Pictures, ids: Tensor, wanted: argparse.Namespace) -> None:
     latents = autoencoder.encode(autoencoder.new(data.images), data.images)
     empty = vision_text.token_ids([[""]])[0, 0].long()
-    run = unet.train(latents, ids, text_encoder(wanted.weights), empty, wanted.unet_steps, wanted.cache)
+    lesson = unet.Lesson(latents, ids, empty, text_encoder(wanted.weights))
+    known = read_weights(wanted.weights, "unet") if (wanted.weights / "unet.safetensors").exists() else None
+    run = unet.train(lesson, wanted.unet_steps, wanted.cache, known)
     unet.save(run.weights(), wanted.weights)
 
 

@@ -20,6 +20,7 @@ from .state import Run, report, warm_then_decay
 
 BATCH = 32
 FITTED = 4000  # pictures that the components are taken from
+NOISE = 0.5  # up to this much on the latents, of unit variance: the decoder also mends what the denoiser leaves
 
 
 class Components(NamedTuple):
@@ -76,12 +77,18 @@ def train(images: Tensor, steps: int, cache: Path, weights: Path) -> None:
     def loss(step: int) -> Tensor:
         x = pixels(images[torch.randint(len(images), (BATCH,), generator=generator)])
         with torch.autocast("cpu", torch.bfloat16):
-            y = vae.decode(vae.encode(x))
+            y = vae.decode(noised(vae.encode(x), generator))
         return reconstruction_loss(y.float(), x)
 
     report("vae", run.steps(steps, warm_then_decay(1e-3, steps), loss))
     vae.load_state_dict(run.weights())
     save(vae, images[:512], weights)
+
+
+def noised(z: Tensor, generator: torch.Generator) -> Tensor:
+    """Each picture's latents with noise of its own strength, 0..NOISE."""
+    strength = NOISE * torch.rand(len(z), 1, 1, 1, generator=generator)
+    return z + strength * torch.randn(z.shape, generator=generator)
 
 
 def reconstruction_loss(y: Tensor, x: Tensor) -> Tensor:

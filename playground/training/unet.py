@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from comfy.clip_model import CLIPTextModel
@@ -14,19 +15,30 @@ from ...personalization.comfyui.small_attention import small_attention
 from ..model import initialise, new_unet
 from .state import Run, report, warm_then_decay
 
-BATCH = 128
+BATCH = 64
 DROPPED = 0.1
 GAMMA = 5.0  # min-SNR, Hang et al. 2023 (arXiv 2303.09556)
 SHARD_BYTES = 12 * 2**20
 ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)  # SD's scaled-linear betas
 
 
-def train(latents: Tensor, ids: Tensor, text: CLIPTextModel, empty: Tensor, steps: int, cache: Path) -> Run:
+class Lesson(NamedTuple):
     """`latents` (n, c, h, w) fp16; `ids` (n, captions, 77); `empty` (77,) the ids of an empty prompt."""
+
+    latents: Tensor
+    ids: Tensor
+    empty: Tensor
+    text: CLIPTextModel
+
+
+def train(lesson: Lesson, steps: int, cache: Path, start: dict[str, Tensor] | None) -> Run:
+    """From `cache` where a run was stopped, else from `start`, else from noise."""
     generator = torch.Generator().manual_seed(13)
+    latents, ids, empty, text = lesson
     unet = new_unet()
     initialise(unet, generator)
-    optimiser = torch.optim.AdamW(unet.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-2)
+    unet.load_state_dict(start or unet.state_dict())
+    optimiser = torch.optim.AdamW(unet.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
     run = Run(cache / "unet.pt", unet, optimiser, generator, decay=0.9995)
 
     def loss(step: int) -> Tensor:
