@@ -29,7 +29,8 @@ def train(cache: Path, weights: Path, names: tuple[str, ...] = NAMES, workers: i
     """Half of what the judges see went through the VAE, as it is then: at first a linear one."""
     seen, near = scenes(cache, PICTURES, workers), views(cache, PICTURES, workers)
     vae = latest_vae(weights, seen.images)
-    seen, near = (part._replace(images=half_through(vae, part.images)) for part in (seen, near))
+    seen = seen._replace(images=half_through(vae, seen.images))
+    near = near._replace(images=half_through(vae, near.images))
     for name in names:
         torch.manual_seed(31 + NAMES.index(name))
         networks = new_networks(name)

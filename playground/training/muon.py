@@ -26,19 +26,19 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 update = self._matrix if weight.ndim > 1 else self._vector
-                weight.sub_(update(weight, group["momentum"]), alpha=group["lr"])
+                weight.sub_(update(weight, weight.grad, group["momentum"]), alpha=group["lr"])
 
-    def _matrix(self, weight: Tensor, momentum: float) -> Tensor:
+    def _matrix(self, weight: Tensor, grad: Tensor, momentum: float) -> Tensor:
         mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))
-        mean.lerp_(weight.grad, 1 - momentum)
-        rows = orthogonal(weight.grad.lerp(mean, momentum).flatten(1))
+        mean.lerp_(grad, 1 - momentum)
+        rows = orthogonal(grad.lerp(mean, momentum).flatten(1))
         return SIZE * max(rows.shape) ** 0.5 * rows.view_as(weight)
 
-    def _vector(self, weight: Tensor, momentum: float) -> Tensor:
+    def _vector(self, weight: Tensor, grad: Tensor, momentum: float) -> Tensor:
         mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))
         square = self.state[weight].setdefault("square", torch.zeros_like(weight))
-        mean.lerp_(weight.grad, 1 - momentum)
-        square.lerp_(weight.grad**2, 0.02)
+        mean.lerp_(grad, 1 - momentum)
+        square.lerp_(grad**2, 0.02)
         return mean / (square.sqrt() + 1e-8)
 
 
