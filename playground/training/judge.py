@@ -18,16 +18,17 @@ from .judge_pictures import FACTOR_NAMES, LOOKS, UNKNOWN, VIEWS, Scenes, Views, 
 from .muon import Muon
 from .state import Run, report, warm_then_decay
 
-PICTURES = 32_000  # of scenes, and of views
-STEPS = {"whole": 1500, "crop": 4000, "style": 3000}
+SCENE_PICTURES, VIEW_PICTURES = 64_000, 96_000
+STEPS = {"whole": 1500, "crop": 6000, "style": 4000}
 SCENES, STYLES, FAMILIES = 128, 32, 20  # in a batch
 RATE = 4e-3
 TEMPERATURE = 0.1
+IMPORTANCE = torch.tensor([10.0] * 3 + [1.0] * 9)  # of an instance's numbers: three of its shape, three colours
 
 
 def train(cache: Path, weights: Path, names: tuple[str, ...] = NAMES, workers: int = 1) -> None:
     """Half of what the judges see went through the VAE, as it is then: at first a linear one."""
-    seen, near = scenes(cache, PICTURES, workers), views(cache, PICTURES, workers)
+    seen, near = scenes(cache, SCENE_PICTURES, workers), views(cache, VIEW_PICTURES, workers)
     vae = latest_vae(weights, seen.images)
     seen = seen._replace(images=half_through(vae, seen.images))
     near = near._replace(images=half_through(vae, near.images))
@@ -118,8 +119,8 @@ class CropStudy(nn.Module):
             names, numbers = self.names(thing.features).float(), self.numbers(thing.features).float()
         told = answers_loss(split_heads(thing.logits, CROP_HEADS), near.answers)
         told = told + answers_loss(split_heads(names, FACTOR_NAMES), near.names)
-        measured = 20 * F.mse_loss(numbers, near.numbers) + 5 * F.l1_loss(guess, true)
-        return told + measured + 0.5 * self.pairs(thing.identity, near.instances, near.instances // 2)
+        measured = ((numbers - near.numbers) ** 2).mean(0) @ IMPORTANCE + 5 * F.l1_loss(guess, true)
+        return told + measured + self.pairs(thing.identity, near.instances, near.instances // 2)
 
     def _look(self, x: Tensor, frame: Frame, true: Tensor, draw: torch.Generator) -> tuple[Thing, Tensor]:
         """The closer looks fall near the true places for half of the pictures."""
@@ -187,8 +188,11 @@ def jittered(boxes: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def disturbed(x: Tensor, draw: torch.Generator) -> Tensor:
-    """A model's pictures are a little noisy or soft: noise up to 0.1, and on half of them some blur."""
+    """A model's pictures are a little noisy or soft, in a light of their own: half of them blurred."""
     shape = (len(x), 1, 1, 1)
+    light = 1 + (torch.rand((len(x), 3, 1, 1), generator=draw) - 0.5) * 0.1
+    light = light + (torch.rand(shape, generator=draw) - 0.5) * 0.2
+    x = (x + 1) * light - 1
     soft = (torch.rand(shape, generator=draw) - 0.5).clamp(min=0)
     x = torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), soft)
     return x + (torch.rand(x.shape, generator=draw) - 0.5) * torch.rand(shape, generator=draw) * 0.2

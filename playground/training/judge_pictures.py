@@ -38,7 +38,7 @@ GROUPS = 800  # of pictures in a shard
 PANEL_MARGIN = 1.05
 LOOKS = 25  # numbers of a style
 UNKNOWN = -100  # cross_entropy's ignore_index
-STYLES = {"photo": 0.35, "named": 0.30, "unnamed": 0.35}
+STYLES = {"photo": 0.25, "named": 0.25, "unnamed": 0.50}
 FACTOR_NAMES: dict[str, tuple[str, ...]] = {
     "pattern": PATTERNS,
     "ornament": ORNAMENTS,
