@@ -3,6 +3,7 @@
 Pictures are uint8 (n, h, w, 3) everywhere.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
