@@ -3,7 +3,6 @@
 Pictures are uint8 (n, h, w, 3) everywhere.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,13 +143,13 @@ def new_networks(name: str) -> Networks:
     """The untrained networks of the first or the second judge."""
     answers = [sum(map(len, heads.values())) for heads in (WHOLE_HEADS, CROP_HEADS)]
     if name == "first":
-        trunks, close = (convolutions((24, 48, 64, 96), 1), convolutions((32, 64, 80), 1)), close_convolutions
+        trunks, close = (convolutions((24, 48, 64, 96), 1), convolutions((32, 64, 96), 1)), close_convolutions
         style = Style(style_convolutions((24, 32, 48)), (24, 32, 48))
     else:
         trunks, close = (Transformer(RESOLUTION // 8, 80, 3), Transformer(OBJECT // 8, 80, 2)), close_layers
         style = Style(style_patches((96, 96, 96)), (96, 96, 96))
     whole = Whole(Reader(trunks[0], RESOLUTION), answers[0])
-    return Networks(whole, Crop(Reader(trunks[1], OBJECT), close(PANEL, 1), close(ORNAMENT, 0), answers[1]), style)
+    return Networks(whole, Crop(Reader(trunks[1], OBJECT), close(PANEL), close(ORNAMENT), answers[1]), style)
 
 
 def load_judge(name: str, folder: Path = WEIGHTS) -> Judge:

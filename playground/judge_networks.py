@@ -85,18 +85,17 @@ class Reader(nn.Module):
         return F.relu(self.mix(torch.cat([x.mean((2, 3)), self.thin(x).flatten(1)], 1)))
 
 
-def close_convolutions(side: int, depth: int) -> nn.Sequential:
+def close_convolutions(side: int) -> nn.Sequential:
     """(n, 3, side, side) -> (n, CLOSE)"""
-    stem: list[nn.Module] = [nn.Conv2d(3, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 64, 3, 1, 1)]
-    stem += [*(Residual(64) for _ in range(depth)), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)]
-    ends = [nn.Conv2d(64, 32, 3, 1, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.Flatten()]
+    stem = [nn.Conv2d(3, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 64, 3, 1, 1), nn.BatchNorm2d(64)]
+    ends = [nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(64, 32, 3, 1, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.Flatten()]
     return nn.Sequential(*stem, *ends, nn.Linear(32 * (side // 4) ** 2, CLOSE), nn.ReLU())
 
 
-def close_layers(side: int, depth: int) -> nn.Sequential:
+def close_layers(side: int) -> nn.Sequential:
     """(n, 3, side, side) -> (n, CLOSE)"""
-    inner = [layer for _ in range(depth + 1) for layer in (nn.Linear(88, 88), nn.ReLU())]
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * side**2, 88), nn.ReLU(), *inner, nn.Linear(88, CLOSE), nn.ReLU())
+    inner = [nn.Linear(3 * side**2, 88), nn.ReLU(), nn.Linear(88, 88), nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), *inner, nn.Linear(88, CLOSE), nn.ReLU())
 
 
 class Seen(NamedTuple):
