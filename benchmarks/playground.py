@@ -97,15 +97,21 @@ class Bench:
 
     def judged(self) -> dict:
         found = figures(self.judge, self.through, self.sizes, self.world_seed)
-        judges = self.judge, load_judge("second", self.folder)
         return {
             "attributes": round(mean_attribute(found), 4),
             "identity_eer": round(found.identity_eer, 4),
             "style_eer": round(found.style_eer, 4),
             "factors": found.factors,
-            "second_judge_spearman": round(same_order(*judges, self.through, self.sizes, self.world_seed), 4),
+            "second_judge_spearman": self.second_judge(),
             **more(found),
         }
+
+    def second_judge(self) -> float | None:
+        """None while its weights are not there."""
+        if not (Path(self.folder) / "judge-second.safetensors").exists():
+            return None
+        judges = self.judge, load_judge("second", self.folder)
+        return round(same_order(*judges, self.through, self.sizes, self.world_seed), 4)
 
     @torch.inference_mode()
     def through(self, images: Tensor) -> Tensor:
