@@ -22,7 +22,7 @@ from ..personalization.composition import Composition, PlacedConcept, narrowed
 from ..personalization.concept import ROLES
 from ..personalization.fit import fits
 from .reports import Teller
-from .sockets import CATEGORY, Concept
+from .sockets import CATEGORY, SPEAKS, Concept
 from .wiring import watch_prompt
 
 AS_LEARNED = "as learned"
@@ -103,7 +103,7 @@ class ComposeConcepts(io.ComfyNode):
             search_aliases=["apply concept", "use concept", "combine concepts", "multi concept", "concept stack"],
             # The report is told to this node: ComfyUI would else reuse the result of an equal one.
             not_idempotent=True,
-            has_intermediate_output=True,
+            **SPEAKS,
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The model to draw with; LoRAs and other patches may come before or after."

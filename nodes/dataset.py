@@ -11,7 +11,7 @@ from ..personalization.contact_sheet import contact_sheet
 from ..personalization.dataset import AUTO, ConceptDataset, dataset_of
 from ..personalization.doctor import examine
 from .pictures import Wired, captioned, folder_of, given, listed_files
-from .sockets import CATEGORY
+from .sockets import CATEGORY, SPEAKS
 from .sockets import Dataset as DatasetSocket
 
 HOLDOUTS = [AUTO, "0", "1", "2", "3", "4", "5"]
@@ -29,7 +29,7 @@ class ConceptDatasetNode(io.ComfyNode):
             description="3 to 20 pictures of one thing or one style. Says what is wrong with them before learning.",
             search_aliases=["training images", "training data", "reference images", "load folder", "dreambooth images"],
             is_input_list=True,
-            has_intermediate_output=True,
+            **SPEAKS,
             inputs=[
                 io.String.Input(
                     "folder",

@@ -15,7 +15,7 @@ from ..personalization.concept import Concept
 from ..personalization.library import file_name, free_path
 from ..personalization.remembered import Remembered, hash_of, recalled, same_tensors
 from . import folders
-from .sockets import CATEGORY
+from .sockets import CATEGORY, SPEAKS
 from .sockets import Concept as ConceptSocket
 
 
@@ -80,7 +80,7 @@ class LoadConcept(io.ComfyNode):
             category=CATEGORY,
             description="A concept that was learned before, here or elsewhere.",
             search_aliases=["open concept", "concept file", "embedding", "import concept"],
-            has_intermediate_output=True,
+            **SPEAKS,
             inputs=[
                 io.Combo.Input(
                     "file",

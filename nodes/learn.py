@@ -19,7 +19,7 @@ from ..personalization.recipe import BATCH_SIZE, LEARNING_RATE, STEPS, Range
 from .failure import explained
 from .folders import all_folders
 from .progress import LearningProgress
-from .sockets import CATEGORY, Concept, Dataset
+from .sockets import CATEGORY, SPEAKS, Concept, Dataset
 
 log = logging.getLogger("concept_loom")
 
@@ -38,7 +38,7 @@ class LearnConcept(io.ComfyNode):
             "the best so far; queued again, also after a crash, it goes on from where it was. The concept is a small "
             "file in output/concepts; the same pictures, model and settings are never learned twice.",
             search_aliases=["train", "training", "finetune", "dreambooth", "textual inversion", "train lora"],
-            has_intermediate_output=True,
+            **SPEAKS,
             hidden=[io.Hidden.unique_id],
             inputs=[*_canvas(), *_words(), *_effort(), *_overrides()],
             outputs=[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,9 +61,17 @@ def listed_files(listed: str) -> list[Path]:
     return [_below_input(line) for line in dict.fromkeys(lines) if line.strip()]
 
 
+def _inside(path: Path) -> Path:
+    """ComfyUI 0.18 does not see to that itself."""
+    folders = folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.get_temp_directory()
+    if not any(path.is_relative_to(os.path.abspath(folder)) for folder in folders):
+        raise ValueError(path)
+    return path
+
+
 def _below_input(entry: str) -> Path:
     try:
-        return Path(folder_paths.get_annotated_filepath(entry))
+        return _inside(Path(os.path.abspath(folder_paths.get_annotated_filepath(entry))))
     except ValueError:
         raise PictureError(
             f"The picture {entry} lies outside ComfyUI's input folder. Drop it on the node, which copies it there, "

@@ -62,18 +62,8 @@ TEXT = {
     "max_position_embeddings": 77,
     "eos_token_id": 49407,
 }
-VISION = {
-    "model_type": "clip_vision_model",
-    "num_hidden_layers": 4,
-    "hidden_size": WIDTH,
-    "num_attention_heads": 4,
-    "intermediate_size": 512,
-    "hidden_act": "quick_gelu",
-    "image_size": 64,
-    "patch_size": 8,
-    "num_channels": 3,
-    "projection_dim": WIDTH,
-}
+VISION_FILE = Path(__file__).with_name("vision.json")  # ComfyUI 0.18 reads it from a file only
+VISION = json.loads(VISION_FILE.read_text(encoding="utf-8"))
 
 
 class PlaygroundLatents(comfy.latent_formats.LatentFormat):
@@ -202,7 +192,7 @@ def load_vae(folder: str | Path = WEIGHTS) -> comfy.sd.VAE:
 
 
 def load_clip_vision(folder: str | Path = WEIGHTS) -> ClipVisionModel:
-    vision = ClipVisionModel(VISION)
+    vision = ClipVisionModel(VISION_FILE)
     vision.load_sd(read_weights(folder, "vision"))
     return vision
 

@@ -13,7 +13,7 @@ def write_scratch_weights(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(0)
     clip = playground.PlaygroundClipModel(dtype=torch.float32).clip_l
-    vision = playground.ClipVisionModel(playground.VISION).model
+    vision = playground.ClipVisionModel(playground.VISION_FILE).model
     for name, module in {
         "unet": playground.new_unet(),
         "text": clip,

