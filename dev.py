@@ -1,4 +1,4 @@
-"""python dev.py demo | serve | test | check | bench NAME | train: the same on Linux, macOS and Windows."""
+"""python dev.py demo | serve | promises | test | check | bench NAME | train: the same on Linux, macOS and Windows."""
 
 import sys
 
@@ -29,6 +29,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     _demo(commands.add_parser("demo", help="learn the example concept, or your own, in a real ComfyUI"))
     serve = commands.add_parser("serve", help="ComfyUI's page with this pack, until Ctrl-C")
     serve.add_argument("--port", type=int, help="default: a free one")
+    commands.add_parser("promises", help="learn 20 steps in this ComfyUI and say which promises hold there")
     commands.add_parser("test", help="all rings of tests; further arguments go to pytest", add_help=False)
     commands.add_parser("check", help="ruff, pyright and node --test")
     bench = commands.add_parser("bench", help="one table of benchmarks/; further arguments go to it", add_help=False)

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 def node_classes() -> list[type[io.ComfyNode]]:
     from . import folders, routes
+    from .check import CheckComfyUI
     from .compose import ComposeConcepts, PlaceConcept
     from .dataset import ConceptDatasetNode
     from .files import LoadConcept, SaveConcept
@@ -23,4 +24,5 @@ def node_classes() -> list[type[io.ComfyNode]]:
         LoadConcept,
         PlaceConcept,
         ComposeConcepts,
+        CheckComfyUI,
     ]

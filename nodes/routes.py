@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import uuid
 from dataclasses import asdict
+from typing import Any
 
 from aiohttp import web
 
+from ..personalization.comfyui.machine import machine
 from ..personalization.refusal import ConceptFileError
 from ..personalization.remembered import remembered
 from . import folders
+from .check import NODE
+
+POLL_SECONDS = 0.2
 
 
 def register() -> None:
     """Nothing where no server runs, as in tests that only import the pack."""
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    server = _server()
     if server is not None:
         server.routes.get("/concept_loom/concept")(concept)
+        server.routes.post("/concept_loom/check")(check)
+
+
+def _server() -> Any:
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 
 async def concept(request: web.Request) -> web.Response:
@@ -29,3 +41,24 @@ async def concept(request: web.Request) -> web.Response:
         return web.json_response(asdict(remembered(path, file)))
     except ConceptFileError:  # its sentence names the full path, which is nobody else's business
         return web.json_response({"error": f"The file '{file}' is no concept that can be read."}, status=422)
+
+
+async def check(request: web.Request) -> web.Response:
+    """POST: queues the node behind what is queued, waits, and answers with versions and promises."""
+    server = _server()
+    prompt_id, number = str(uuid.uuid4()), server.number
+    server.number += 1
+    prompt = {"1": {"class_type": NODE, "inputs": {}, "_meta": {"title": "Check This ComfyUI"}}}
+    server.prompt_queue.put((number, prompt_id, prompt, {}, ["1"], {}))
+    while not (history := server.prompt_queue.get_history(prompt_id=prompt_id)):
+        await asyncio.sleep(POLL_SECONDS)
+    return _answer(history[prompt_id])
+
+
+def _answer(run: dict[str, Any]) -> web.Response:
+    found = run["outputs"].get("1", {}).get("promises", [])
+    about = {"holds": bool(found) and all(one["held"] for one in found), "promises": found, **machine()}
+    failed = [
+        data["exception_message"].strip() for event, data in run["status"]["messages"] if event == "execution_error"
+    ]
+    return web.json_response({**about, **({"error": failed[0]} if failed else {})}, status=500 if failed else 200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,15 @@ def serve(request: Namespace, rest: list[str]) -> int:
         print(f"{running.address}  (Ctrl-C ends it; its log is {running.log})", flush=True)
         running.wait()
     return 0
+
+
+def promises(request: Namespace, rest: list[str]) -> int:
+    with _server(server.launch(RUN / "promises")) as running, Client(running.address) as client:
+        found = json.loads(client.post("/concept_loom/check", {}))
+    print(f"ComfyUI {found['ComfyUI']}, torch {found['torch']}, {found['device']}")
+    for one in found["promises"]:
+        print(one["sentence"])
+    return 0 if found["holds"] else 1
 
 
 def _server(launch: server.Launch) -> server.Server:
@@ -100,4 +110,12 @@ def _call(*arguments: str) -> int:
     return subprocess.call([sys.executable, *arguments], cwd=ROOT)
 
 
-COMMANDS = {"demo": demo, "serve": serve, "test": test, "check": check, "bench": bench, "train": train}
+COMMANDS = {
+    "demo": demo,
+    "serve": serve,
+    "promises": promises,
+    "test": test,
+    "check": check,
+    "bench": bench,
+    "train": train,
+}
