@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from concept_loom.personalization.checkpoint import read_identity
+from PIL import Image
 
 from tools.client import Client, PromptRejected
 from tools.places import ROOT
@@ -43,8 +44,13 @@ def loading(file: str, remembered: str = "", placeholder: str = "") -> dict:
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
-def test_a_released_workflow_converts_to_the_same_inputs_and_runs(client: Client, models: Path, file: Path) -> None:
+def test_a_released_workflow_converts_to_the_same_inputs_and_runs(
+    client: Client, models: Path, server: Server, file: Path
+) -> None:
     shutil.copy(GOLDEN, models / "under another name.safetensors")
+    dropped = server.launch.base / "input" / "dropped"
+    dropped.mkdir(exist_ok=True)
+    Image.effect_noise((64, 64), 60).save(dropped / "mug.png")
     prompt = to_prompt(read(file), client.get("/object_info"))
     for key, saved in read(file.with_name(file.name.replace("workflow", "prompt"))).items():
         assert prompt[key]["class_type"] == saved["class_type"]
