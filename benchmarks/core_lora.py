@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import comfy.sd
+import torch
 from comfy_extras.nodes_train import TrainLoraNode
 from torch import Tensor
 
@@ -39,6 +40,7 @@ class Lora:
         return tunnel.sample(case, f"{RARE} {case.class_word}", model)
 
 
+@torch.inference_mode()  # as the host runs its nodes
 def _trained(tunnel: Tunnel, case: Case, rate: float, steps: int) -> dict[str, Tensor]:
     playground = tunnel.playground
     samples = playground.vae.encode(case.training.float() / 255)
@@ -56,7 +58,7 @@ def _trained(tunnel: Tunnel, case: Case, rate: float, steps: int) -> dict[str, T
         "training_dtype": "fp32",
         "lora_dtype": "fp32",
         "quantized_backward": False,
-        "algorithm": "lora",
+        "algorithm": "LoRA",
         "gradient_checkpointing": False,
         "checkpoint_depth": 1,
         "offloading": False,
