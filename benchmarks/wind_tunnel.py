@@ -45,6 +45,7 @@ class Case:
     training: Tensor  # uint8 (n, h, w, 3)
     held_out: Tensor
     real: Tensor  # (prompts, h, w, 3): the truth for every prompt
+    again: Tensor  # the training pictures' settings, photographed anew: as near as two real pictures come
     settings: tuple[Setting, ...]
     seed: int
 
@@ -82,7 +83,7 @@ class Seen(NamedTuple):
     training: Tensor
     held_out: Tensor
     training_scenes: Tensor
-    real_scenes: Tensor
+    real_scenes: Tensor  # of all its pictures
 
 
 def cases(count: int, world_seed: int, settings: Sequence[Setting] = PROMPTS) -> list[Case]:
@@ -96,11 +97,17 @@ def case(world_seed: int, number: int, settings: tuple[Setting, ...]) -> Case:
     photos = [_photo(rng, instance) for _ in range(TRAINING + HELD_OUT)]
     shown = _pictures(photos)
     real = _pictures([_staged(rng, instance, setting) for setting in settings])
-    return Case(instance, shown[:TRAINING], shown[TRAINING:], real, settings, world_seed * 1000 + number)
+    again = _pictures([_staged(rng, instance, setting_of(photo)) for photo in photos[:TRAINING]])
+    return Case(instance, shown[:TRAINING], shown[TRAINING:], real, again, settings, world_seed * 1000 + number)
 
 
 def _photo(rng: np.random.Generator, instance: Instance) -> Scene:
     return draw_scene(rng, subject=instance, second="none", style="photo", split=SPLIT)
+
+
+def setting_of(scene: Scene) -> Setting:
+    companion = scene.companion.name if scene.companion else "none"
+    return Setting(scene.background, scene.position, companion, scene.style_name)
 
 
 def _staged(rng: np.random.Generator, instance: Instance, setting: Setting) -> Scene:
@@ -163,12 +170,13 @@ class Tunnel:
         )
 
     def seen(self, case: Case) -> Seen:
-        training, held_out, real = (self.through(part) for part in (case.training, case.held_out, case.real))
+        shown = (case.training, case.held_out, case.real, case.again)
+        training, held_out, real, again = (self.through(part) for part in shown)
         return Seen(
             self.judge.identity(training),
             self.judge.identity(held_out),
             self.judge.scene(training),
-            self.judge.scene(torch.cat([held_out, real])),
+            self.judge.scene(torch.cat([training, held_out, real, again])),
         )
 
     def ceiling(self, case: Case) -> Scores:

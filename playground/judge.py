@@ -109,8 +109,13 @@ class Judge:
             return torch.cat([self.networks.style(pixels(part)) for part in images.split(BATCH)])
 
     def scene(self, images: Tensor) -> Tensor:
-        """Unit vectors (n, d) of all that stands in the picture and where: what a copy shares with its original."""
-        return F.normalize(self._look(images).scene, dim=1)
+        """Unit vectors (n, d) of the setting and of the object in it, half and half: a copy shares both.
+
+        The setting alone would ring for every object in front of the same background.
+        """
+        seen = self._look(images)
+        object_ = self._inspect(images, seen.boxes[:, 0]).identity
+        return torch.cat([F.normalize(seen.scene, dim=1), object_], 1) / 2**0.5
 
     @torch.inference_mode()
     def _look(self, images: Tensor) -> Seen:

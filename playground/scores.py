@@ -60,7 +60,8 @@ def gap(crops: Tensor, training: Tensor, real: Tensor) -> Tensor:
 def copied(scenes: Tensor, training: Tensor, real: Tensor) -> Tensor:
     """Whether (n,) a picture is nearer to a training picture than 99 % of real pairs of the instance are.
 
-    scenes (n, d), training (t, d), real (m, d): unit vectors of whole pictures.
+    scenes (n, d), training (t, d), real (m, d): unit vectors of whole pictures; among the real ones there should be
+    some of the training pictures' settings, or a prompt that asks for such a setting rings the alarm.
     """
     pairs = real @ real.T
     usual = pairs[torch.ones_like(pairs).triu(1) > 0].quantile(COPY_PERCENTILE)

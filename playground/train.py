@@ -13,10 +13,10 @@ from comfy.clip_model import CLIPTextModel
 from torch import Tensor
 
 from .model import TEXT, read_weights, unpacked
-from .training import autoencoder, judge, unet, vision_text
-from .training.pictures import Pictures, pictures
+from .training import autoencoder, judge, text, unet, vision
+from .training.pictures import Pictures, pictures, told_scenes
 
-PICTURES, VAE_STEPS, TEXT_STEPS, UNET_STEPS = 120_000, 7000, 460, 10_200
+PICTURES, VAE_STEPS, TEXT_STEPS, VISION_STEPS, UNET_STEPS = 120_000, 7000, 2500, 460, 10_200
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -26,15 +26,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pictures", type=int, default=PICTURES)
     parser.add_argument("--vae-steps", type=int, default=VAE_STEPS)
     parser.add_argument("--text-steps", type=int, default=TEXT_STEPS)
+    parser.add_argument("--vision-steps", type=int, default=VISION_STEPS)
     parser.add_argument("--unet-steps", type=int, default=UNET_STEPS)
     wanted = parser.parse_args(argv)
     wanted.weights.mkdir(parents=True, exist_ok=True)
     data = pictures(wanted.cache, wanted.pictures)
     if not (wanted.weights / "vae.safetensors").exists():
         autoencoder.train(data.images, wanted.vae_steps, wanted.cache, wanted.weights)
-    ids = vision_text.token_ids(data.captions)
+    ids = text.token_ids(data.captions)
     if not (wanted.weights / "text.safetensors").exists():
-        vision_text.train(data, ids, wanted.text_steps, wanted.cache, wanted.weights)
+        known = text.facts(scene for number in range(data.shards) for scene, _ in told_scenes(number))
+        text.train(known, ids, wanted.text_steps, wanted.cache, wanted.weights)
+    if not (wanted.weights / "vision.safetensors").exists():
+        vision.train(data, ids, text_encoder(wanted.weights), wanted.vision_steps, wanted.cache, wanted.weights)
     train_unet(data, ids, wanted)
     if not (wanted.weights / "judge-second.safetensors").exists():
         judge.train(wanted.cache, wanted.weights)
@@ -42,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def train_unet(data: Pictures, ids: Tensor, wanted: argparse.Namespace) -> None:
     latents = autoencoder.encode(autoencoder.new(data.images), data.images)
-    empty = vision_text.token_ids([[""]])[0, 0].long()
+    empty = text.token_ids([[""]])[0, 0].long()
     lesson = unet.Lesson(latents, ids, empty, text_encoder(wanted.weights))
     known = read_weights(wanted.weights, "unet") if (wanted.weights / "unet.safetensors").exists() else None
     run = unet.train(lesson, wanted.unet_steps, wanted.cache, known)
@@ -52,7 +56,7 @@ def train_unet(data: Pictures, ids: Tensor, wanted: argparse.Namespace) -> None:
 def text_encoder(weights: Path) -> CLIPTextModel:
     import comfy.ops
 
-    text = CLIPTextModel(dict(TEXT), torch.float32, "cpu", comfy.ops.disable_weight_init)
+    encoder = CLIPTextModel(dict(TEXT), torch.float32, "cpu", comfy.ops.disable_weight_init)
     state = unpacked(read_weights(weights, "text"))
-    text.load_state_dict({name.removeprefix("transformer."): value for name, value in state.items()})
-    return text.requires_grad_(False).eval()
+    encoder.load_state_dict({name.removeprefix("transformer."): value for name, value in state.items()})
+    return encoder.requires_grad_(False).eval()

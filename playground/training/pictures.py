@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..world import caption, draw_scene, held_out, render, truth
+from ..world import Scene, caption, draw_scene, held_out, render, truth
 
 SHARD = 4000
 CAPTIONS = 4  # drawn for every picture
@@ -22,18 +23,28 @@ class Pictures(NamedTuple):
     images: Tensor
     captions: list[list[str]]
 
+    @property
+    def shards(self) -> int:
+        return len(self.images) // SHARD
+
+
+def told_scenes(number: int) -> Iterator[tuple[Scene, list[str]]]:
+    """The `SHARD` scenes of that shard, each with its captions."""
+    rng = np.random.default_rng([7, number])
+    left = SHARD
+    while left:
+        scene = draw_scene(rng, split="base")
+        if not held_out(truth(scene)):
+            left -= 1
+            yield scene, [caption(scene, rng) for _ in range(CAPTIONS)]
+
 
 def render_shard(folder: Path, number: int) -> Path:
     path = folder / f"pictures-{number:04d}.npz"
     if path.exists():
         return path
-    rng = np.random.default_rng([7, number])
-    images, captions = [], []
-    while len(images) < SHARD:
-        scene = draw_scene(rng, split="base")
-        if not held_out(truth(scene)):
-            images.append(render(scene).image)
-            captions.append([caption(scene, rng) for _ in range(CAPTIONS)])
+    told = list(told_scenes(number))
+    images, captions = [render(scene).image for scene, _ in told], [spoken for _, spoken in told]
     part = path.with_suffix(".part.npz")
     np.savez(part, images=np.stack(images), captions=np.array(captions))
     part.replace(path)
