@@ -7,18 +7,19 @@ device and torch.compile does not bake a step into the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from .composition import Composition, PlacedConcept
 from .denoiser import Slots
+from .guests import GUESTS, Presence
 from .parts.context_rows import ContextRows, lerp_rows
 from .regions import Box, Seen, Twins, twins_of
+from .rows import RowCache
 from .sites import Site
 
 
@@ -65,6 +66,15 @@ class Plan(NamedTuple):
     everywhere: tuple[Places, ...] = ()
     regional: tuple[Places, ...] = ()
     twins: Twins | None = None  # of the regional ones
+    present: tuple[Presence, ...] = ()  # of the concepts that bring tokens of their own
+
+    def places_of(self, placed: PlacedConcept) -> Places:
+        """Its slots where the first text encoder reads them."""
+        return min((one for one in (*self.everywhere, *self.regional) if one.placed is placed), key=_first_channel)
+
+
+def _first_channel(places: Places) -> int:
+    return places.channels.start
 
 
 def planned(composition: Composition, call: Call, spans: Mapping[str, slice], windows: Mapping[str, Window]) -> Plan:
@@ -72,7 +82,28 @@ def planned(composition: Composition, call: Call, spans: Mapping[str, slice], wi
     everywhere = _all_places([placed for placed in composition if placed.region is None], call, spans, windows)
     inside = [placed for placed in composition if placed.region is not None]
     regional = _all_places(inside, call, spans, windows)
-    return Plan(everywhere, regional, _twins(inside, call) if regional else None)
+    twins = [placed for placed in inside if any(isinstance(part, ContextRows) for part in placed.concept.parts)]
+    present = tuple(_presence(one, call) for one in _with_guests((*everywhere, *regional)))
+    return Plan(everywhere, regional, _twins(twins, call) if regional and twins else None, present)
+
+
+def _with_guests(places: Iterable[Places]) -> list[Places]:
+    """One entry per concept that brings tokens of its own."""
+    own = {id(one.placed): one for one in places if any(isinstance(part, GUESTS) for part in one.placed.concept.parts)}
+    return list(own.values())
+
+
+def _presence(places: Places, call: Call) -> Presence:
+    """A sample that says the word twice has the concept as strongly as it says it most strongly."""
+    u = call.sigma.new_zeros(call.sigma.shape[0], dtype=torch.float32)
+    u = u.scatter_reduce(0, places.batch, places.u[:, 0], "amax")
+    boxes = [
+        (sample, chunk.box)
+        for chunk in call.chunks
+        if any(slots.word == places.placed.word for slots in chunk.slots)
+        for sample in range(chunk.start, chunk.start + chunk.size)
+    ]
+    return Presence(places.placed, u, tuple(boxes))
 
 
 def edited(context: Tensor, site: Site, places: Iterable[Places], rows: RowCache) -> Tensor:
@@ -82,27 +113,6 @@ def edited(context: Tensor, site: Site, places: Iterable[Places], rows: RowCache
             if isinstance(part, ContextRows) and site in part.rows:
                 context = _drawn_in(context, part.rows[site], one, rows)
     return context
-
-
-class RowCache:
-    """fp32 masters in a call's dtype and on its device; masters that are being trained are never kept."""
-
-    def __init__(self) -> None:
-        self._kept: MutableMapping[Tensor, dict[tuple[torch.device, torch.dtype], Tensor]] = WeakTensorKeyDictionary()
-
-    def like(self, master: Tensor, other: Tensor) -> Tensor:
-        if master.requires_grad or (master.device, master.dtype) == (other.device, other.dtype):
-            return _outside_inference(master).to(other)
-        copies = self._kept.setdefault(master, {})
-        key = (other.device, other.dtype)
-        if key not in copies:
-            copies[key] = _outside_inference(master).to(other)
-        return copies[key]
-
-
-def _outside_inference(master: Tensor) -> Tensor:
-    """Nodes load concepts in inference mode; autograd refuses to save such tensors, even frozen ones."""
-    return master.clone() if master.is_inference() and not torch.is_inference_mode_enabled() else master
 
 
 def _drawn_in(context: Tensor, master: Tensor, places: Places, cache: RowCache) -> Tensor:

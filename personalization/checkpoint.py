@@ -154,17 +154,24 @@ def _assembled(path: Path, info: ConceptInfo, tensors: Mapping[str, Tensor], thu
     for name, tensor in tensors.items():
         if name not in expected:
             raise damaged(path, f"'{name}' belongs to no part or site of {info.base.family} that this version knows")
-        if tuple(tensor.shape) != expected[name]:
-            raise damaged(path, f"'{name}' is {tuple(tensor.shape)} where {expected[name]} belongs")
+        if not _agrees(tensor, expected[name]):
+            shape = " x ".join("any" if size is None else str(size) for size in expected[name])
+            raise damaged(path, f"'{name}' is {tuple(tensor.shape)} where {shape} belongs")
     if not tensors:
         raise damaged(path, "it holds no tensors")
     return Concept(info, _embeddings(tensors), _parts(tensors), thumbnail)
 
 
-def _expected(info: ConceptInfo) -> dict[str, tuple[int, ...]]:
+def _agrees(tensor: Tensor, expected: tuple[int | None, ...]) -> bool:
+    """None stands for any size but 0."""
+    sizes = zip(tensor.shape, expected, strict=False)
+    return tensor.ndim == len(expected) and all(size == (size if want is None else want) > 0 for size, want in sizes)
+
+
+def _expected(info: ConceptInfo) -> dict[str, tuple[int | None, ...]]:
     """Every tensor name that this concept may have, and its shape."""
     embeddings = {f"embedding.{key}": (info.slots, width) for key, width in info.base.encoders.items()}
-    return embeddings | {
+    return {**embeddings} | {
         f"{kind}.{shape.site.key}": part.shape_at(shape, info.slots)
         for kind, part in PARTS.items()
         for shape in info.base.sites

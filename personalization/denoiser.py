@@ -10,6 +10,7 @@ from torch import Tensor, device
 
 from .composition import Composition
 from .concept import Base
+from .sites import Site
 
 
 class Slots(NamedTuple):
@@ -51,7 +52,11 @@ class Observation(NamedTuple):
     attention: Tensor | None
 
 
-Observe = Callable[[object, Observation], None]
+class Observer(NamedTuple):
+    """`see` is called at every site in forward order; `columns` (b, k): the context rows whose attention it wants."""
+
+    see: Callable[[Site, Observation], None]
+    columns: Tensor | None = None
 
 
 class Denoiser(Protocol):
@@ -67,7 +72,12 @@ class Denoiser(Protocol):
     def add_noise(self, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor: ...
 
     def predict(
-        self, noised: Tensor, sigma: Tensor, contexts: Sequence[Context], composition: Composition = ()
+        self,
+        noised: Tensor,
+        sigma: Tensor,
+        contexts: Sequence[Context],
+        composition: Composition = (),
+        observer: Observer | None = None,
     ) -> Tensor:
         """The denoised latents; one context per sample; the composition acts where each context holds its words."""
         ...

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 Box = tuple[float, float, float, float]  # top, left, bottom, right of the picture, in 0..1
+Grid = tuple[int, int]  # a site's rows and columns of positions
 
 
 class Seen(NamedTuple):
@@ -38,14 +39,14 @@ class Twins:
     touched: Tensor  # samples that have any
     rest: Tensor  # samples that run as if there were none
     regions: tuple[tuple[Tensor, Box], ...]
-    _at: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    _at: dict[Grid, Tensor] = field(default_factory=dict)
 
     def widen(self, context: Tensor, edited: Tensor) -> Tensor:
         """The context with the edited rows behind it: (b, tokens + n, d)."""
         samples = torch.arange(context.shape[0], device=context.device)[:, None]
         return torch.cat((context, edited[samples, self.row]), dim=1)
 
-    def bias(self, grid: tuple[int, int], tokens: int, like: Tensor) -> Tensor:
+    def bias(self, grid: Grid, tokens: int, like: Tensor) -> Tensor:
         """What is added to the logits of the touched samples: (t, 1, h w, tokens + n)."""
         masks = self._masks(grid)[self.mask[self.touched]]  # (t, n, h w)
         least = torch.finfo(like.dtype).min / 2  # a true infinity makes sliced attention divide 0 by 0
@@ -55,10 +56,10 @@ class Twins:
         bias[:, :, tokens:] = masks.log().clamp(min=least).transpose(1, 2)
         return bias[:, None].to(like.dtype)
 
-    def _masks(self, grid: tuple[int, int]) -> Tensor:
+    def _masks(self, grid: Grid) -> Tensor:
         """Every region on this grid, and an empty one: (regions + 1, h w)."""
         if grid not in self._at:
-            seen = [_on_grid(region, box, grid) for region, box in self.regions]
+            seen = [on_grid(region, box, grid) for region, box in self.regions]
             self._at[grid] = torch.stack([*seen, torch.zeros(grid)]).flatten(1).to(self.row.device)
         return self._at[grid]
 
@@ -77,7 +78,7 @@ def twins_of(seen: Sequence[Seen], samples: int, regions: Sequence[tuple[Tensor,
     return Twins(index(row), index(mask), index(touched), index(rest), tuple(regions))
 
 
-def _on_grid(region: Tensor, box: Box, grid: tuple[int, int]) -> Tensor:
+def on_grid(region: Tensor, box: Box, grid: Grid) -> Tensor:
     """The part of the region's mask that lies in the box, averaged over the cells of the grid."""
     height, width = region.shape[-2:]
     top, left = round(box[0] * height), round(box[1] * width)

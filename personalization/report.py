@@ -16,7 +16,7 @@ class Run:
 
     steps_inside: Mapping[str, int] = field(default_factory=dict)  # word -> steps of the schedule inside its window
     acted: dict[str, set[Site]] = field(default_factory=dict)
-    placeless: dict[str, set[Site]] = field(default_factory=dict)  # sites at which a region could not be honoured
+    placeless: dict[str, set[Site]] = field(default_factory=dict)  # sites whose attention another pack owns
     known: set[str] = field(default_factory=set)  # words whose concepts a CLIP that was heard knows too
     strangers: set[str] = field(default_factory=set)  # ... words that such a CLIP has for other concepts
     written: set[str] = field(default_factory=set)  # words that stand in a conditioning that arrived
@@ -87,7 +87,11 @@ def _did(word: str, acted: int, sites: int, placeless: int) -> str:
     if not sites:
         return "{word} acted through its embedding; it has no part in the denoiser."
     did = f"{{word}} acted at {acted} of {sites} sites."
-    return f"{did} At {placeless} its region could not hold: another pack owns them." if placeless else did
+    return (
+        f"{did} At {placeless} another pack owns the attention, and it could not act or keep to its region."
+        if placeless
+        else did
+    )
 
 
 def _of(word: str, run: Run) -> dict[str, str]:

@@ -12,12 +12,12 @@ from comfy.patcher_extension import WrappersMP, copy_nested_dicts
 from torch import Tensor
 
 from ..composition import Composition
-from ..denoiser import Context
+from ..denoiser import Context, Observer
 from .concept_clip import KEY
 from .family import base_of
 from .hearing import WHOLE, Heard
 from .host_types import Options, Sampling
-from .patch import Loom, edit_context, plan_call
+from .patch import PATCHES, Loom, plan_call
 from .small_attention import small_attention
 
 
@@ -40,10 +40,15 @@ class Backbone:
         return self._sampling.noise_scaling(sigma.view(-1, 1, 1, 1), noise.clone(), x0)
 
     def predict(
-        self, noised: Tensor, sigma: Tensor, contexts: Sequence[Context], composition: Composition = ()
+        self,
+        noised: Tensor,
+        sigma: Tensor,
+        contexts: Sequence[Context],
+        composition: Composition = (),
+        observer: Observer | None = None,
     ) -> Tensor:
         context = joined(contexts).to(self.device)
-        loom = Loom(self.base, composition, heard=_heard(contexts), cache=self._loom.cache)
+        loom = Loom(self.base, composition, heard=_heard(contexts), observer=observer, cache=self._loom.cache)
         samples = len(contexts)
         options = {
             **self._options,
@@ -93,6 +98,6 @@ def _options(patcher: comfy.model_patcher.ModelPatcher) -> Options:
     patches = options.setdefault("patches", {})
     if patcher.load_device.type == "cpu":
         options.setdefault("optimized_attention_override", small_attention)
-    others = [patch for patch in patches.get("attn2_patch", []) if patch is not edit_context]
-    patches["attn2_patch"] = [*others, edit_context]
+    for name, patch in PATCHES.items():
+        patches[name] = [*(other for other in patches.get(name, []) if other is not patch), patch]
     return {**options, "wrappers": wrappers}

@@ -1,13 +1,14 @@
 """The patch: one for sampling and training. A composition on a MODEL acts where a conditioning holds its words.
 
 Per sampling a run is opened (OUTER_SAMPLE), per step the conditionings are read (CALC_COND_BATCH), per model call a
-plan is made (APPLY_MODEL), per site the patch edits the rows that the plan names (attn2_patch).
+plan is made (APPLY_MODEL). Per site one patch adds image tokens (attn1_patch), another edits the rows that the plan
+names and adds banks (attn2_patch); what is added is met in the attention that follows (site_attention.py).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -17,12 +18,19 @@ import comfy.samplers
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
-from ..attention import Call, Chunk, Places, Plan, RowCache, Window, edited, planned
+from ..attention import Call, Chunk, Plan, Window, edited, planned
 from ..composition import Composition, PlacedConcept, woven
 from ..concept import Base
+from ..denoiser import Observer
 from ..fit import fits
-from ..regions import Twins
+from ..guests import Joint, Nested, Presence, appended, bring, joint
+from ..parts import Part
+from ..parts.context_rows import ContextRows
+from ..parts.image_tokens import ImageTokens
+from ..parts.nested_values import NestedValues
+from ..regions import Grid
 from ..report import Report, Run, reports
+from ..rows import RowCache
 from ..sites import Site
 from .concept_clip import KEY
 from .encoders import channel_spans
@@ -30,7 +38,7 @@ from .family import base_of
 from .graph import route_here
 from .hearing import Heard, Hearing
 from .host_types import Options, Sampling
-from .regional_attention import RegionalAttention, Widened
+from .site_attention import Expected, SiteAttention, Watched
 
 log = logging.getLogger("concept_loom")
 
@@ -52,8 +60,9 @@ class Loom:
     hearing: Hearing | None = None  # ... which reads every conditioning once
     heard: Mapping[tuple[int, object], Heard] = field(default_factory=dict)  # (list index, uuid) -> conditioning
     plan: Plan | None = None  # while a model call runs
-    attention: RegionalAttention | None = None  # ... in which a concept has a region
-    owned: frozenset[object] = frozenset()  # attn2 keys, (block, number) or with an index, that others replace
+    attention: SiteAttention | None = None  # ... in which rows alone are not enough
+    owned: Mapping[str, frozenset[object]] = field(default_factory=dict)  # "attn1", "attn2" -> keys that others replace
+    observer: Observer | None = None  # in training
     cache: RowCache = field(default_factory=RowCache)
 
     def with_concepts(self, composition: Composition, listener: Listener | None) -> Loom:
@@ -97,8 +106,28 @@ def _hook(model: comfy.model_patcher.ModelPatcher) -> None:
         if not model.get_wrappers(kind, KEY):
             model.add_wrapper_with_key(kind, KEY, wrapper)
     patches = model.model_options["transformer_options"].get("patches", {})
-    if edit_context not in patches.get("attn2_patch", []):
-        model.set_model_attn2_patch(edit_context)
+    for name, patch in PATCHES.items():
+        if patch not in patches.get(name, []):
+            model.set_model_patch(patch, name)
+
+
+def add_image_tokens(n: Tensor, context: Tensor, value: Tensor, extra: Options):
+    """attn1_patch: the image tokens of the concepts that are present, behind the picture's own."""
+    loom: Loom | None = extra.get(KEY)
+    if not loom or not loom.plan or not loom.attention or "block" not in extra:
+        return n, context, value
+    site, attention = _site(extra), loom.attention
+    attention.hidden = n if loom.observer else None
+    guests = bring(ImageTokens, site, loom.plan.present)
+    if not guests:
+        return n, context, value
+    if _lost(site, "attn1", extra, n, loom):
+        _note(loom.run, "placeless", site, (presence.placed for presence, _ in guests))
+        return n, context, value
+    new = appended(context, guests, loom.cache)
+    attention.expected = Expected(new.shape[1], joint=joint(guests, context.shape[1], _grid(extra), context))
+    _note(loom.run, "acted", site, (presence.placed for presence, _ in guests))
+    return n, new, new if value is context else appended(value, guests, loom.cache)
 
 
 def edit_context(n: Tensor, context: Tensor, value: Tensor, extra: Options):
@@ -106,44 +135,87 @@ def edit_context(n: Tensor, context: Tensor, value: Tensor, extra: Options):
     loom: Loom | None = extra.get(KEY)
     if not loom or not loom.plan or "block" not in extra:
         return n, context, value
-    site = Site(*extra["block"], index=extra.get("block_index", 0))
+    site = _site(extra)
     apart = value is not context and value.shape == context.shape
     new = _edited(context, site, loom.plan, loom)
     value = _edited(value, site, loom.plan, loom) if apart else new
-    if loom.plan.twins is None:
+    if loom.attention is None:
         return n, new, value
-    grid = tuple(extra["activations_shape"][-2:])
-    if loom.owned & {extra["block"], tuple(site)} or grid[0] * grid[1] != n.shape[1]:
-        _note(loom.run, "placeless", site, loom.plan.regional)
+    if _lost(site, "attn2", extra, n, loom):
+        _note(loom.run, "placeless", site, _in_attention(loom.plan))
         return n, new, value
-    return n, *_widened(new, value, site, grid, loom)
+    return n, *_prepared(new, value, site, _grid(extra), loom)
+
+
+def _site(extra: Options) -> Site:
+    return Site(*extra["block"], index=extra.get("block_index", 0))
+
+
+def _grid(extra: Options) -> Grid:
+    height, width = extra["activations_shape"][-2:]
+    return height, width
+
+
+def _lost(site: Site, layer: str, extra: Options, n: Tensor, loom: Loom) -> bool:
+    """Whether another pack replaces the site's attention, or cut the picture's tokens apart."""
+    grid, samples = _grid(extra), extra["activations_shape"][0]
+    return bool(loom.owned[layer] & {extra["block"], tuple(site)}) or n.shape[:2] != (samples, grid[0] * grid[1])
+
+
+def _in_attention(plan: Plan) -> Iterable[PlacedConcept]:
+    return (*(one.placed for one in plan.regional), *(one.placed for one in plan.present))
 
 
 def _edited(context: Tensor, site: Site, plan: Plan, loom: Loom) -> Tensor:
     new = edited(context, site, plan.everywhere, loom.cache)
     if new is not context:
-        _note(loom.run, "acted", site, plan.everywhere)
+        _note(loom.run, "acted", site, (one.placed for one in plan.everywhere if _has(one.placed, ContextRows, site)))
     return new
 
 
-def _widened(context: Tensor, value: Tensor, site: Site, grid: tuple[int, int], loom: Loom) -> tuple[Tensor, Tensor]:
-    """Context and value with the regional concepts' rows behind them, and the attention told how to see them."""
-    plan, attention = cast(Plan, loom.plan), cast(RegionalAttention, loom.attention)  # _with_plan put both there
-    twins, regional = cast(Twins, plan.twins), plan.regional
-    new = edited(context, site, regional, loom.cache)
-    if new is context:
-        return context, value
-    tokens = context.shape[1]
-    attention.expected = Widened(twins.bias(grid, tokens, context), twins.touched, twins.rest, tokens)
-    _note(loom.run, "acted", site, regional)
-    wide = twins.widen(context, new)
-    return wide, wide if value is context else twins.widen(value, edited(value, site, regional, loom.cache))
+def _prepared(context: Tensor, value: Tensor, site: Site, grid: Grid, loom: Loom) -> tuple[Tensor, Tensor]:
+    """Context and value with all that is added at this site, and the attention told what to do with it."""
+    plan, attention = cast(Plan, loom.plan), cast(SiteAttention, loom.attention)  # _with_plan put both there
+    tokens, twins = context.shape[1], None
+    if plan.twins is not None:
+        new = edited(context, site, plan.regional, loom.cache)
+        if new is not context:
+            twins = Joint(plan.twins.bias(grid, tokens, context), plan.twins.touched, plan.twins.rest, tokens)
+            wide = plan.twins.widen(context, new)
+            apart = value is not context
+            value = plan.twins.widen(value, edited(value, site, plan.regional, loom.cache)) if apart else wide
+            context = wide
+            _note(loom.run, "acted", site, (o.placed for o in plan.regional if _has(o.placed, ContextRows, site)))
+    guests = bring(NestedValues, site, plan.present)
+    nested, start = [], context.shape[1]
+    for presence, bank in guests:
+        nested.append(_nested(plan, presence, slice(start, start + bank.shape[-2]), grid))
+        start = nested[-1].columns.stop
+    if guests:
+        apart = value is not context
+        longer = appended(context, guests, loom.cache)
+        value, context = appended(value, guests, loom.cache) if apart else longer, longer
+        _note(loom.run, "acted", site, (presence.placed for presence, _ in guests))
+    watched = loom.observer and Watched(loom.observer, site, cast(Tensor, attention.hidden))
+    if twins or nested or watched:
+        banks = sum(one.columns.stop - one.columns.start for one in nested)
+        attention.expected = Expected(context.shape[1], banks, twins, tuple(nested), watched)
+    return context, value
 
 
-def _note(run: Run | None, what: str, site: Site, places: tuple[Places, ...]) -> None:
-    for one in places:
-        if run is not None and any(site in part.sites for part in one.placed.concept.parts):
-            run.note(what, one.placed.word, site)
+def _nested(plan: Plan, presence: Presence, columns: slice, grid: Grid) -> Nested:
+    places = plan.places_of(presence.placed)
+    return Nested(places.batch, places.token, places.u * presence.mask(grid)[places.batch], columns)
+
+
+def _has(placed: PlacedConcept, kind: type[Part], site: Site) -> bool:
+    return any(isinstance(part, kind) and site in part.sites for part in placed.concept.parts)
+
+
+def _note(run: Run | None, what: str, site: Site, concepts: Iterable[PlacedConcept]) -> None:
+    for placed in concepts:
+        if run is not None and any(site in part.sites for part in placed.concept.parts):
+            run.note(what, placed.word, site)
 
 
 def open_run(
@@ -197,14 +269,16 @@ def plan_call(
 
 
 def _with_plan(options: Options, loom: Loom, plan: Plan) -> Options:
-    if plan.twins is None:
+    if plan.twins is None and not plan.present and loom.observer is None:
         return {**options, KEY: replace(loom, plan=plan)}
-    attention = RegionalAttention(options.get("optimized_attention_override"))
-    owned = frozenset(options.get("patches_replace", {}).get("attn2", {}))
+    attention = SiteAttention(options.get("optimized_attention_override"))
+    replaced = options.get("patches_replace", {})
+    owned = {layer: frozenset(replaced.get(layer, {})) for layer in ("attn1", "attn2")}
     loom = replace(loom, plan=plan, attention=attention, owned=owned)
     return {**options, KEY: loom, "optimized_attention_override": attention}
 
 
+PATCHES = {"attn1_patch": add_image_tokens, "attn2_patch": edit_context}
 WRAPPERS = {
     WrappersMP.OUTER_SAMPLE: open_run,
     WrappersMP.CALC_COND_BATCH: read_conditionings,

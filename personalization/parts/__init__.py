@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ..sites import Site, SiteShape
 from .context_rows import ContextRows
+from .image_tokens import ImageTokens
+from .nested_values import NestedValues
 
 
 class Part(Protocol):
@@ -28,8 +30,8 @@ class Part(Protocol):
         ...
 
     @staticmethod
-    def shape_at(shape: SiteShape, slots: int) -> tuple[int, ...]:
-        """What the tensor of a site must look like; files are checked against it."""
+    def shape_at(shape: SiteShape, slots: int) -> tuple[int | None, ...]:
+        """What the tensor of a site must look like, None where any size will do; files are checked against it."""
         ...
 
     @classmethod
@@ -38,4 +40,4 @@ class Part(Protocol):
         ...
 
 
-PARTS: dict[str, type[Part]] = {ContextRows.kind: ContextRows}
+PARTS: dict[str, type[Part]] = {part.kind: part for part in (ContextRows, ImageTokens, NestedValues)}

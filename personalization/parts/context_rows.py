@@ -7,40 +7,25 @@ CoAR / DCoAR (arXiv 2508.07341), layerwise context learning, text side. At site 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..sites import Site, SiteShape
+from ..sites import SiteShape
+from .per_site import PerSite
 
 
 @dataclass(frozen=True)
-class ContextRows:
+class ContextRows(PerSite):
     """`rows[site]` is p_v at that site, (slots, context width), fp32."""
 
     kind: ClassVar[str] = "context_rows"
-    rows: Mapping[Site, Tensor]
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        return tuple(self.rows)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {f"{self.kind}.{site.key}": rows for site, rows in self.rows.items()}
-
-    def with_tensors(self, tensors: Mapping[str, Tensor]) -> ContextRows:
-        return ContextRows({site: tensors[f"{self.kind}.{site.key}"] for site in self.rows})
 
     @staticmethod
-    def shape_at(shape: SiteShape, slots: int) -> tuple[int, ...]:
+    def shape_at(shape: SiteShape, slots: int) -> tuple[int | None, int]:
         return (slots, shape.context)
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ContextRows:
-        return cls({Site.parse(name.removeprefix(f"{cls.kind}.")): rows for name, rows in tensors.items()})
 
 
 def lerp_rows(context: Tensor, batch: Tensor, slots: Tensor, rows: Tensor, u: Tensor) -> Tensor:

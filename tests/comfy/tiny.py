@@ -14,7 +14,7 @@ from comfy import supported_models
 from comfy.supported_models_base import ClipTarget
 from concept_loom.personalization.comfyui.family import base_of
 from concept_loom.personalization.concept import Concept, ConceptInfo
-from concept_loom.personalization.parts import ContextRows
+from concept_loom.personalization.parts import ContextRows, ImageTokens, NestedValues
 
 CONFIGS = {"SD 1.5": supported_models.SD15, "SD 2": supported_models.SD20, "SDXL": supported_models.SDXL}
 CONTEXT = {"SD 1.5": 768, "SD 2": 1024, "SDXL": 2048}
@@ -68,6 +68,14 @@ def concept(
         key: 0.1 * torch.randn(info.slots, width, generator=generator) for key, width in base.encoders.items()
     }
     return Concept(info, embeddings if trained else {}, (ContextRows(rows),))
+
+
+def guest(kind: type[ImageTokens] | type[NestedValues], one: Concept) -> Concept:
+    """`one` with three loud random tokens of that kind at every site instead of its parts."""
+    generator = torch.Generator().manual_seed(sum(map(ord, one.info.name)) + 1)
+    shapes = {shape.site: kind.shape_at(shape, 1)[1] for shape in one.info.base.sites}
+    rows = {site: 3 * torch.randn(3, width or 0, generator=generator) for site, width in shapes.items()}
+    return replace(one, parts=(kind(rows),))
 
 
 def without_parts(one: Concept) -> Concept:

@@ -1,0 +1,34 @@
+"""What all parts hold: one tensor of rows per site, named `kind.block.number.index` in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from typing_extensions import Self
+
+from ..sites import Site
+
+
+@dataclass(frozen=True)
+class PerSite:
+    """`rows[site]` is (rows, width), fp32; a part says which rows and which width."""
+
+    kind: ClassVar[str]
+    rows: Mapping[Site, Tensor]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return tuple(self.rows)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"{self.kind}.{site.key}": rows for site, rows in self.rows.items()}
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
+        return type(self)({site: tensors[f"{self.kind}.{site.key}"] for site in self.rows})
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        return cls({Site.parse(name.removeprefix(f"{cls.kind}.")): rows for name, rows in tensors.items()})

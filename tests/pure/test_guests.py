@@ -1,0 +1,86 @@
+"""Tokens that concepts bring along, against the papers' equations written out for one sample and one head at a time."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from concept_loom.personalization.composition import PlacedConcept
+from concept_loom.personalization.guests import Nested, Presence, bring, joint, with_nested
+from concept_loom.personalization.parts import ImageTokens, NestedValues
+
+from . import concepts
+
+HEADS, WIDTH, POSITIONS, TOKENS = 2, 8, 6, 5
+GRID = (2, 3)
+
+
+def draw(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def attention(q, k, v, bias=0.0):
+    """One sample, one head."""
+    return (q @ k.T * q.shape[-1] ** -0.5 + bias).softmax(-1) @ v
+
+
+def present(u, region=None):
+    placed = PlacedConcept(concepts.concept(), region=region)
+    here = tuple((sample, (0.0, 0.0, 1.0, 1.0)) for sample, one in enumerate(u) if one is not None)
+    return Presence(placed, torch.tensor([one or 0.0 for one in u]), here)
+
+
+@pytest.mark.parametrize("u", [0.3, 1.0, 1.7])
+def test_nested_values_follow_the_paper(u):
+    """eq. 3, 4 of arXiv 2501.01407: V_q[s*] = v*(q), all else untouched; only sample 1 holds the word, at row 2."""
+    q, k, v = draw(2, POSITIONS, WIDTH), draw(2, TOKENS + 3, WIDTH), 2 * draw(2, TOKENS + 3, WIDTH) + 1
+    plain = torch.stack([_packed(attention, q[b], k[b, :TOKENS], v[b, :TOKENS]) for b in range(2)])
+    nested = Nested(torch.tensor([1]), torch.tensor([2]), torch.tensor([[u]]), slice(TOKENS, TOKENS + 3))
+    got = with_nested(plain, q, k, v, HEADS, nested, None)
+    assert torch.equal(got[0], plain[0])
+    assert torch.allclose(got[1], _packed(_literally(u), q[1], k[1], v[1]), atol=1e-5)
+
+
+def _literally(u):
+    def one_head(q, k, v):
+        inner = attention(q, k[TOKENS:], v[TOKENS:])  # v*(q), (n, d)
+        out = []
+        for position in range(len(q)):
+            values = v[:TOKENS].clone()
+            values[2] += u * (inner[position] - values[2])
+            out.append(attention(q[position][None], k[:TOKENS], values)[0])
+        return torch.stack(out)
+
+    return one_head
+
+
+def _packed(head, q, k, v):
+    parts = zip(*(x.split(WIDTH // HEADS, -1) for x in (q, k, v)), strict=True)
+    return torch.cat([head(*part) for part in parts], -1)
+
+
+@pytest.mark.parametrize("u", [0.25, 1.0])
+def test_image_tokens_weigh_as_much_as_they_are_present(u):
+    """log u on a logit is u times the weight: softmax over [K; K_p] with the added weights times u."""
+    concept = replace(concepts.concept(), parts=(ImageTokens({concepts.SITES[0]: draw(2, WIDTH)}),))
+    guests = bring(ImageTokens, concepts.SITES[0], [replace(present([None, u]), placed=PlacedConcept(concept))])
+    seat = joint(guests, TOKENS, GRID, draw(1))
+    assert seat.touched.tolist() == [1] and seat.rest.tolist() == [0] and seat.tokens == TOKENS
+    q, k, v = draw(POSITIONS, WIDTH), draw(TOKENS + 2, WIDTH), draw(TOKENS + 2, WIDTH)
+    weights = (q @ k.T * WIDTH**-0.5).exp() * torch.tensor([1.0] * TOKENS + [u] * 2)
+    assert torch.allclose(attention(q, k, v, seat.bias[0, 0]), weights / weights.sum(-1, keepdim=True) @ v, atol=1e-5)
+
+
+def test_a_region_hides_image_tokens_from_the_rest_of_the_picture():
+    left = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    concept = replace(concepts.concept(), parts=(ImageTokens({concepts.SITES[0]: draw(1, WIDTH)}),))
+    one = replace(present([1.0], left), placed=PlacedConcept(concept, region=left))
+    bias = joint(bring(ImageTokens, concepts.SITES[0], [one]), TOKENS, GRID, draw(1)).bias[0, 0, :, -1]
+    assert (bias > -1).tolist() == [True, False, False] * 2 and (bias[bias < -1] < -1e4).all()
+
+
+def test_only_parts_of_that_kind_at_that_site_are_brought():
+    concept = replace(concepts.concept(), parts=(NestedValues({concepts.SITES[0]: draw(2, 4)}),))
+    one = replace(present([1.0]), placed=PlacedConcept(concept))
+    assert bring(ImageTokens, concepts.SITES[0], [one]) == []
+    assert len(bring(NestedValues, concepts.SITES[0], [one])) == 1
+    assert bring(NestedValues, concepts.SITES[1], [one]) == []
