@@ -23,8 +23,8 @@ from ..personalization.comfyui.patch import weave_model
 from ..personalization.comfyui.session import training_session
 from ..personalization.composition import PlacedConcept
 from ..personalization.concept import Concept
-from ..personalization.learner import LearnTask, learn
-from ..personalization.methods import Beginning, start
+from ..personalization.learner import learn
+from ..personalization.methods import Beginning, task_of
 from ..personalization.recipe import recipe_for
 from ..playground.judge import load_judge
 from ..playground.model import WEIGHTS, load
@@ -85,8 +85,9 @@ def learned_concept(
         recipe = replace(recipe, stages=tuple(replace(s, learning_rate=learning_rate) for s in recipe.stages))
     latents = latents_of(canvas, case.dataset(), recipe, base, seed=case.seed)
     with training_session(canvas.model, canvas.clip) as session:
-        concept = start(Beginning(session.encoder, base, recipe, "it", case.class_word, "subject"))
-        return learn(LearnTask(session.denoiser, session.encoder, concept, latents, recipe, case.seed)).concept
+        words = ("it", case.class_word, "subject")
+        beginning = Beginning(session.encoder, base, recipe, *words, denoiser=session.denoiser, latents=latents)
+        return learn(task_of(beginning, case.seed)).concept
 
 
 def trained_parameters(concept: Concept) -> int:

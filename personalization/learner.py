@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Generator, Tensor
@@ -19,8 +19,11 @@ from .denoiser import Denoiser, PromptEncoder
 from .evaluation import held_out_losses, held_out_of
 from .learned import Event, Held, Learned, LearningDiverged, Preview, Started, Step, told
 from .learning_state import Kept, LearningState, copies, fresh_optimizer, starting_state
-from .objectives import denoising_loss, min_snr, soft_mask
+from .objectives import denoising_loss, min_snr, self_regularisation, soft_mask
+from .parts import ImageTokens
+from .prior import Prior
 from .recipe import CHECK_SHARE, FORWARD_COST, Recipe
+from .sites import Site
 from .snapshot import Snapshot, restored, taken
 
 TRIALS = 3  # steps timed and thrown away when the budget is in seconds; the first one warms up
@@ -51,6 +54,8 @@ class LearnTask:
     snapshot: Snapshot | None = None
     keep: Callable[[Snapshot], None] = lambda snapshot: None
     keep_every: float = 5.0
+    prior: Prior | None = None  # for the recipe's dpp
+    means: Mapping[Site, Tensor] = field(default_factory=dict)  # E_subject, for the recipe's casr
 
 
 def learn(task: LearnTask, on_event: Callable[[Event], None] = lambda event: None) -> Learned:
@@ -104,7 +109,7 @@ class _Run:
         times, generator = [], torch.Generator().manual_seed(self.task.seed)
         for _ in range(TRIALS):
             began = self.task.clock()
-            self.backward(self.draw(generator))
+            self.backward(self.draw(generator), generator)
             times.append(self.task.clock() - began)
         self.state.optimizer.zero_grad()
         left = self.recipe.seconds - (self.task.clock() - self.began)
@@ -144,7 +149,7 @@ class _Run:
 
     def step(self, learning_rate: float) -> None:
         state, optimizer, generator = self.state, self.state.optimizer, self.state.generator()
-        loss = self.backward(self.draw(generator))
+        loss = self.backward(self.draw(generator), generator)
         if not self._sound(loss):
             raise LearningDiverged(self._likely_cause(learning_rate), self.learned(finished=False))
         if state.step % self.every == 0:
@@ -161,8 +166,8 @@ class _Run:
     def draw(self, generator: Generator) -> Batch:
         return draw(self.task.latents, self.recipe, self.texts, generator)
 
-    def backward(self, batch: Batch) -> Tensor:
-        """The batch's mean loss, its gradients left in the trained tensors."""
+    def backward(self, batch: Batch, generator: Generator) -> Tensor:
+        """The batch's mean loss, the gradients of the whole objective left in the trained tensors."""
         denoiser = self.task.denoiser
         x0 = batch.x0.to(denoiser.device)
         sigma = denoiser.sigma_at(batch.percent).to(x0)  # (b,)
@@ -177,7 +182,18 @@ class _Run:
         mask = soft_mask(batch.mask.to(x0), self.recipe.outside_mask)
         loss = denoising_loss(denoised, x0, weight, mask).mean()
         loss.backward()
+        for term in self.terms(generator):
+            term.backward()
         return loss.detach()
+
+    def terms(self, generator: Generator) -> Iterator[Tensor]:
+        """What the recipe adds to the denoising loss, one graph at a time."""
+        task, recipe, concept = self.task, self.recipe, self.composition[0].concept
+        if recipe.dpp and task.prior:
+            yield recipe.dpp * task.prior.loss(concept, max(1, recipe.batch_size // 4), generator)
+        tokens = next((part.rows for part in concept.parts if isinstance(part, ImageTokens)), {})
+        if recipe.casr and tokens:
+            yield recipe.casr * self_regularisation(tokens, task.means, recipe.casr_squared)
 
     def _preview(self) -> None:
         step, steps, wanted = self.state.step, self.recipe.steps, self.task.previews

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+
+from .sites import Site
 
 
 def denoising_loss(denoised: Tensor, x0: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -25,6 +29,25 @@ def min_snr(weight: Tensor, gamma: float) -> Tensor:
     `weight` (b,) is the model's own: the SNR for eps, SNR + 1 for v. gamma 0 leaves it alone.
     """
     return weight.clamp(max=gamma) if gamma else weight
+
+
+def prior_preservation(denoised: Tensor, x0: Tensor, frozen: Tensor, weight: Tensor) -> Tensor:
+    """DPP (CoAR, arXiv 2508.07341) for denoisers, per sample, on pictures of the class:
+
+        L_DPP = 1/2 L_denoise(denoised, x0) + 1/2 w |frozen - denoised|^2
+
+    The second term is the KL of the paper between two Gaussians of equal variance. Shapes as in `denoising_loss`.
+    """
+    return 0.5 * denoising_loss(denoised, x0, weight) + 0.5 * denoising_loss(denoised, frozen, weight)
+
+
+def self_regularisation(tokens: Mapping[Site, Tensor], means: Mapping[Site, Tensor], squared: bool = False) -> Tensor:
+    """CASR (CoAR, arXiv 2508.07341): (1/N) sum_i |p_I^(i) - E_subject^(i)|_2 over the N sites; one source squares it.
+
+    `tokens[site]` (m, width), `means[site]` (width,).
+    """
+    distances = [(rows - means[site].to(rows)).norm(dim=-1).mean() for site, rows in tokens.items()]
+    return torch.stack([one.square() if squared else one for one in distances]).mean()
 
 
 def soft_mask(mask: Tensor, outside: float) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from .composition import PlacedConcept
 from .concept import Concept
 from .denoiser import Denoiser, PromptEncoder
+from .sampling import sampled
 
 STEPS = 10
 GUIDANCE = 4.0
@@ -25,12 +25,6 @@ def preview(
     """Latents (1, *shape), `shape` as (c, h, w), of `template` with the concept's word at `{}`."""
     composition = (PlacedConcept(concept),)
     asked = encoder.encode(template.replace("{}", f"<{composition[0].word}>"), composition)
-    contexts = [asked, encoder.encode("", composition)]
+    empty = encoder.encode("", composition)
     noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(SEED)).to(denoiser.device)
-    sigmas = denoiser.sigma_at(torch.linspace(0, 1, STEPS + 1)).to(noise)
-    x = denoiser.add_noise(torch.zeros_like(noise), sigmas[:1], noise)
-    for sigma, lower in pairwise(sigmas):
-        good, bad = denoiser.predict(x.repeat(2, 1, 1, 1), sigma.repeat(2), contexts, composition).chunk(2)
-        denoised = bad + GUIDANCE * (good - bad)
-        x = denoised + (x - denoised) * (lower / sigma)  # Euler, as in k-diffusion
-    return denoised
+    return sampled(denoiser, asked, empty, noise, STEPS, GUIDANCE, composition)

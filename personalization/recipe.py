@@ -59,6 +59,12 @@ class Recipe:
     templates: tuple[str, ...] = NEUTRAL
     augmentation: Augmentation = field(default_factory=Augmentation)
     checks: int = 20  # of the held-out loss, evenly spread
+    image_tokens: int = 0  # per site
+    bank: int = 0  # nested values per site
+    dpp: float = 0.0  # weight of prior preservation
+    class_pictures: int = 8  # that it holds on to
+    casr: float = 0.0  # weight of self-regularisation
+    casr_squared: bool = False
 
     def as_header(self) -> Mapping[str, object]:
         """JSON-ready, for the concept file."""
@@ -89,9 +95,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Sourced:
-    """A recipe as published and as we use it. `measured` says where ours comes from; empty = unmeasured."""
+    """A recipe as published (None: nothing published carries over) and as we use it.
 
-    paper: Recipe
+    `measured` says where ours comes from; empty = unmeasured.
+    """
+
+    paper: Recipe | None
     ours: Recipe
     measured: str = ""
 
@@ -101,16 +110,28 @@ _TEXTUAL_INVERSION = Sourced(
     paper=Recipe("textual inversion", (Stage(("embedding.",), 4e-2),), steps=5000, batch_size=8),
     ours=Recipe("textual inversion", (Stage(("embedding.",), 5e-3),), steps=1000, batch_size=4, warmup=0.03),
 )
-_ROWS = ("context_rows.",)
+_ROWS, _TOKENS = ("context_rows.",), ("image_tokens.",)
+_COAR = {"image_tokens": 1, "dpp": 1e-2, "casr": 5e-4}
 _QUICK = Sourced(
     # CoAR, arXiv 2508.07341: 1e-2, batch 1, 1000 steps for a subject; its tokens and loss are another model's
     paper=Recipe("quick", (Stage(_ROWS, 1e-2),), steps=1000, batch_size=1),
     ours=Recipe("quick", (Stage(_ROWS, 1e-2),), steps=400, batch_size=4, warmup=0.03, schedule="cosine"),
 )
+_LAYERWISE = Sourced(
+    # CoAR, arXiv 2508.07341, section 4: as above with 1e-2 L_DPP + 5e-4 L_CASR, one text and one image token a layer
+    paper=Recipe("layerwise", (Stage((*_ROWS, *_TOKENS), 1e-2),), steps=1000, batch_size=1, **_COAR),
+    ours=replace(_QUICK.ours, method="layerwise", stages=(Stage((*_ROWS, *_TOKENS), 1e-2),), **_COAR),
+)
+_NESTED = Sourced(
+    paper=None,  # Nested Attention, arXiv 2501.01407, learns an encoder of 1024 tokens, not concepts
+    ours=replace(_QUICK.ours, method="nested", stages=(Stage(("nested_values.",), 1e-2),), bank=8),
+)
 
 RECIPES: dict[tuple[str, str], Sourced] = {
     **{("textual inversion", family): _TEXTUAL_INVERSION for family in FAMILIES},
     **{("quick", family): _QUICK for family in FAMILIES},
+    **{("layerwise", family): _LAYERWISE for family in FAMILIES},
+    **{("nested", family): _NESTED for family in FAMILIES},
     ("textual inversion", "Playground"): replace(
         _TEXTUAL_INVERSION,
         ours=replace(_TEXTUAL_INVERSION.ours, steps=120, batch_size=16),
@@ -119,6 +140,22 @@ RECIPES: dict[tuple[str, str], Sourced] = {
         _QUICK,
         ours=replace(_QUICK.ours, stages=(Stage(_ROWS, 3e-2),), steps=120, batch_size=16, schedule="constant"),
         measured="trial base of 90 000 pictures, 5 pictures, 26 to 167 steps",
+    ),
+    ("layerwise", "Playground"): replace(
+        _LAYERWISE,
+        ours=replace(
+            _LAYERWISE.ours,
+            stages=(Stage((*_ROWS, *_TOKENS), 3e-2),),
+            steps=120,
+            batch_size=16,
+            schedule="constant",
+        ),
+    ),
+    ("nested", "Playground"): replace(
+        _NESTED,
+        ours=replace(
+            _NESTED.ours, stages=(Stage(("nested_values.",), 3e-2),), steps=120, batch_size=16, schedule="constant"
+        ),
     ),
 }
 

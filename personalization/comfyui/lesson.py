@@ -20,7 +20,7 @@ from ..doctor import examine
 from ..learned import Event, Learned, LearningDiverged
 from ..learner import LearnTask, learn
 from ..library import file_name, free_path, learned_before
-from ..methods import AUTO, Beginning, chosen, start
+from ..methods import AUTO, Beginning, chosen, task_of
 from ..recipe import Recipe, recipe_for
 from ..thumbnail import jpeg_of, picture_from
 from ..unfinished import Unfinished
@@ -29,6 +29,7 @@ from .painter import Painter
 from .session import Session, training_session
 
 BUDGETS = {"fast": 1.0, "balanced": 2.0, "thorough": 4.0}  # of the recipe's steps or seconds
+CLASS_PICTURES = ".class_pictures"  # beside the concepts
 PREVIEWS = 12
 CURVE = 500  # losses kept in the file
 LARGE = 256 << 20  # bytes of weights from which memory is worth more than a third of the time
@@ -162,9 +163,10 @@ def _enough_memory(recipe: Recipe) -> Iterator[None]:
 
 def _task(course: _Course, session: Session, latents: TrainingLatents) -> LearnTask:
     (denoiser, encoder), recipe, wish = session, course.recipe, course.wish
-    beginning = Beginning(encoder, course.base, recipe, wish.placeholder, wish.class_word, wish.role)
-    stop = (host.InterruptProcessingException,)
-    return LearnTask(denoiser, encoder, start(beginning), latents, recipe, wish.seed, PREVIEWS, interrupts=stop)
+    words = (wish.placeholder, wish.class_word, wish.role)
+    beginning = Beginning(encoder, course.base, recipe, *words, denoiser=denoiser, latents=latents)
+    task = task_of(beginning, wish.seed, course.unfinished.path.parent.with_name(CLASS_PICTURES))
+    return replace(task, previews=PREVIEWS, interrupts=(host.InterruptProcessingException,))
 
 
 def _finished(learned: Learned, key: str, picture: Tensor | None) -> Concept:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from ..concept import Concept
-from . import layerwise, textual_inversion
+from ..learner import LearnTask
+from ..prior import Prior
+from . import layerwise, nested, textual_inversion
 from .beginning import Beginning
+from .layerwise import means_of
 
 AUTO = "auto"
 METHODS: dict[str, Callable[[Beginning], Concept]] = {
     "quick": layerwise.start,
+    "layerwise": layerwise.start,
+    "nested": nested.start,
     "textual inversion": textual_inversion.start,
 }
 LARGEST = {"SD 1.5": 430_000, "SDXL": 1_280_000}  # parameters: 0.05 % of the denoiser's, as in CoAR
@@ -45,3 +52,19 @@ def start(beginning: Beginning) -> Concept:
             f"{beginning.base.family}. Take fewer slots or sites."
         )
     return concept
+
+
+def task_of(beginning: Beginning, seed: int, keep: Path | None = None) -> LearnTask:
+    """All that learning this beginning needs; pictures of the class are kept in the folder `keep`."""
+    concept, recipe = start(beginning), beginning.recipe
+    denoiser, latents = beginning.denoiser, beginning.latents
+    if denoiser is None or latents is None:
+        raise ValueError("A beginning has no denoiser or no latents; learning needs both. Give them to Beginning.")
+    task = LearnTask(denoiser, beginning.prompt_encoder, concept, latents, recipe, seed)
+    if recipe.casr and recipe.image_tokens:
+        task = replace(task, means=means_of(beginning))
+    if recipe.dpp and recipe.image_tokens:
+        shape, encoder = latents.train.shape[1:], beginning.prompt_encoder
+        prior = Prior.of(denoiser, encoder, beginning.noun, recipe.class_pictures, shape, keep)
+        task = replace(task, prior=prior)
+    return task

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..augment import TrainingLatents
 from ..concept import ROLES, Base, Concept, ConceptInfo
-from ..denoiser import PromptEncoder
+from ..denoiser import Denoiser, PromptEncoder
 from ..recipe import Recipe
 
 
@@ -23,6 +24,8 @@ class Beginning:
     class_word: str
     role: str
     name: str = ""  # empty: the placeholder
+    denoiser: Denoiser | None = None  # where the start depends on what the model sees in the pictures
+    latents: TrainingLatents | None = None
 
     @property
     def noun(self) -> str:

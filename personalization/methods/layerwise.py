@@ -1,12 +1,16 @@
-"""Layerwise context learning, CoAR / DCoAR (arXiv 2508.07341), text side; "quick" learns nothing else.
+"""Layerwise context learning, CoAR / DCoAR (arXiv 2508.07341); "quick" learns its text side only.
 
 Prompt `a photo of [V] [Class]`. At each chosen site the slot's row of the context is p_v of that site
-(parts/context_rows.py). The paper does not say how p_v starts; ours starts as the frozen encoder's own row where the
-slot holds the class word, so that the first prediction is that of `a photo of mug mug`.
+(parts/context_rows.py), and p_I of that site stands among the image tokens (parts/image_tokens.py). The paper does not
+say how p_v starts; ours starts as the frozen encoder's own row where the slot holds the class word, so that the first
+prediction is that of `a photo of mug mug`. p_I starts as E_subject (subject_means.py), as in the paper.
+
+    L = L_denoise + 1e-2 L_DPP + 5e-4 L_CASR        prior.py, objectives.py
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -15,8 +19,10 @@ from torch import Tensor
 from ..composition import PlacedConcept
 from ..concept import Base, Concept
 from ..denoiser import Context
-from ..parts.context_rows import ContextRows
+from ..parts import ContextRows, ImageTokens
+from ..prior import PROMPT
 from ..sites import Site
+from ..subject_means import subject_means
 from .beginning import Beginning, class_concept
 
 
@@ -29,7 +35,24 @@ def start(beginning: Beginning) -> Concept:
         context = beginning.prompt_encoder.encode(text, (PlacedConcept(concept),))
     rows = slot_rows(context, beginning.base, concept.info.slots)
     sites = chosen_sites(beginning.base, beginning.recipe.sites)
-    return replace(concept, parts=(ContextRows({site: rows.clone() for site in sites}),))
+    own = ContextRows({site: rows.clone() for site in sites})
+    return replace(concept, parts=(own, *_image_tokens(beginning, sites)))
+
+
+def _image_tokens(beginning: Beginning, sites: Sequence[Site]) -> tuple[ImageTokens, ...]:
+    count = beginning.recipe.image_tokens
+    if not count:
+        return ()
+    means = means_of(beginning)
+    return (ImageTokens({site: means[site].repeat(count, 1) for site in sites}),)
+
+
+def means_of(beginning: Beginning) -> dict[Site, Tensor]:
+    """E_subject per site, seen under the class's own prompt."""
+    if beginning.denoiser is None or beginning.latents is None:
+        raise ValueError("Image tokens start from the pictures; a denoiser and their latents are needed. Give both.")
+    context = beginning.prompt_encoder.encode(PROMPT.format(beginning.noun))
+    return subject_means(beginning.denoiser, context, beginning.latents)
 
 
 def slot_rows(context: Context, base: Base, slots: int) -> Tensor:

@@ -10,7 +10,8 @@ from concept_loom.personalization.comfyui.session import Session, training_sessi
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.learned import Event, Learned, Step
 from concept_loom.personalization.learner import LearnTask, learn
-from concept_loom.personalization.methods import Beginning, start
+from concept_loom.personalization.methods import Beginning, task_of
+from concept_loom.personalization.prior import Prior, tokens_alone
 from concept_loom.personalization.recipe import Recipe, Stage
 
 from . import tiny
@@ -26,6 +27,16 @@ WORD = replace(
     sigma_range=(0.3, 0.7),
     checks=4,
 )
+LAYERWISE = replace(
+    QUICK,
+    method="layerwise",
+    stages=(Stage(("context_rows.", "image_tokens."), 1e-1),),
+    image_tokens=1,
+    dpp=1e-2,
+    casr=5e-4,
+    class_pictures=2,
+)
+NESTED = replace(WORD, method="nested", stages=(Stage(("nested_values.",), 1e-1),), bank=4)
 FAMILIES = ("SD 1.5", "SD 2", "SDXL")
 
 
@@ -40,8 +51,10 @@ def latents(pictures: int = 4, held_out: int = 1) -> TrainingLatents:
 
 
 def task(session: Session, recipe: Recipe, **changes: object) -> LearnTask:
-    beginning = Beginning(session.encoder, session.denoiser.base, recipe, "mug", "mug", "subject")
-    return replace(LearnTask(session.denoiser, session.encoder, start(beginning), latents(), recipe), **changes)
+    words = ("mug", "mug", "subject")
+    given = {"denoiser": session.denoiser, "latents": latents()}
+    beginning = Beginning(session.encoder, session.denoiser.base, recipe, *words, **given)
+    return replace(task_of(beginning, seed=0), **changes)
 
 
 def run(family: str, recipe: Recipe, **changes: object) -> Learned:
@@ -49,7 +62,7 @@ def run(family: str, recipe: Recipe, **changes: object) -> Learned:
         return learn(task(session, recipe, **changes))
 
 
-@pytest.mark.parametrize("recipe", [QUICK, WORD], ids=lambda recipe: recipe.method)
+@pytest.mark.parametrize("recipe", [QUICK, WORD, LAYERWISE, NESTED], ids=lambda recipe: recipe.method)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_learning_brings_held_out_latents_closer_and_changes_no_weight(family: str, recipe: Recipe) -> None:
     networks = (tiny.model(family).model, tiny.clip(family).cond_stage_model)
@@ -71,8 +84,48 @@ def test_a_fresh_quick_concept_changes_no_prediction_of_its_first_caption(family
         assert torch.equal(acting, session.denoiser.predict(noised, sigma, [context]))
 
 
-def test_the_same_seed_gives_the_same_tensors() -> None:
-    assert run("SD 1.5", QUICK, seed=3).concept.hash == run("SD 1.5", QUICK, seed=3).concept.hash
+@pytest.mark.parametrize("recipe", [QUICK, LAYERWISE], ids=lambda recipe: recipe.method)
+def test_the_same_seed_gives_the_same_tensors(recipe: Recipe) -> None:
+    assert run("SD 1.5", recipe, seed=3).concept.hash == run("SD 1.5", recipe, seed=3).concept.hash
+
+
+def test_image_tokens_start_as_the_pictures_mean_and_prior_and_regularisation_hold_them_back() -> None:
+    with training_session(tiny.model(), tiny.clip()) as session:
+        begun = task(session, LAYERWISE)
+        tokens = begun.concept.parts[1].rows
+        assert set(tokens) == set(begun.means) == {shape.site for shape in session.denoiser.base.sites}
+        assert all(torch.equal(rows[0], begun.means[site]) for site, rows in tokens.items())
+        free = learn(replace(begun, recipe=replace(LAYERWISE, dpp=0.0, casr=0.0))).concept.parts[1].rows
+        held = learn(replace(begun, recipe=replace(LAYERWISE, dpp=0.0, casr=1e3))).concept.parts[1].rows
+        assert sum((held[site] - tokens[site]).norm() for site in tokens) < 0.5 * sum(
+            (free[site] - tokens[site]).norm() for site in tokens
+        )
+        assert begun.prior is not None and begun.prior.pictures.shape == (2, 4, 8, 8)
+
+
+def test_pictures_of_the_class_are_made_once(tmp_path) -> None:
+    with training_session(tiny.model(), tiny.clip()) as session:
+        made, calls = [], session.denoiser.predict
+        session.denoiser.predict = lambda *args, **named: made.append(1) or calls(*args, **named)
+        words = (session.denoiser, session.encoder, "mug", 2, (4, 8, 8), tmp_path)
+        first, count = Prior.of(*words), len(made)
+        again = Prior.of(*words)
+        assert count and len(made) == count and torch.equal(first.pictures, again.pictures)
+        (file,) = tmp_path.iterdir()
+        file.write_bytes(b"damaged")
+        assert torch.equal(Prior.of(*words).pictures, first.pictures)
+
+
+def test_without_rows_the_word_reads_as_its_class_and_the_tokens_still_act() -> None:
+    """Prior preservation trains image tokens alone: `a photo of a [Class]` with p_I in it."""
+    with training_session(tiny.model(), tiny.clip()) as session, torch.no_grad():
+        begun = task(session, LAYERWISE)
+        composition = (PlacedConcept(tokens_alone(begun.concept)),)
+        alone = session.encoder.encode("a photo of a <mug>", composition)
+        assert torch.equal(alone.tensor, session.encoder.encode("a photo of a mug").tensor)
+        noised, sigma = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.ones(1)
+        acting = session.denoiser.predict(noised, sigma, [alone], composition)
+        assert not torch.equal(acting, session.denoiser.predict(noised, sigma, [alone]))
 
 
 def test_learning_works_inside_inference_mode_as_nodes_run() -> None:

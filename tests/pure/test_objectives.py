@@ -2,8 +2,16 @@
 
 import pytest
 import torch
-from concept_loom.personalization.objectives import denoising_loss, min_snr, soft_mask
+from concept_loom.personalization.objectives import (
+    denoising_loss,
+    min_snr,
+    prior_preservation,
+    self_regularisation,
+    soft_mask,
+)
+from concept_loom.personalization.sites import Site
 
+SITES = Site("input", 1, 0), Site("middle", 0, 0)
 GENERATOR = torch.Generator().manual_seed(0)
 X0, NOISE, GUESS = (torch.randn(3, 4, 8, 8, generator=GENERATOR) for _ in range(3))
 SIGMA = torch.tensor([0.1, 1.0, 7.0])
@@ -49,3 +57,21 @@ def test_an_outside_weight_of_one_ignores_the_mask() -> None:
 @pytest.mark.parametrize(("gamma", "expected"), [(5.0, [5.0, 1.0, 0.25]), (0.0, [100.0, 1.0, 0.25])])
 def test_min_snr_caps_the_weight_of_nearly_clean_latents(gamma: float, expected: list[float]) -> None:
     assert min_snr(torch.tensor([0.1, 1.0, 2.0]) ** -2, gamma).tolist() == pytest.approx(expected)
+
+
+def test_prior_preservation_is_half_the_loss_and_half_the_distance_to_the_frozen_model() -> None:
+    weight = SIGMA**-2
+    frozen = X0 + NOISE
+    expected = [
+        0.5 * w * ((g - x).square().mean() + (g - f).square().mean())
+        for w, g, x, f in zip(weight, GUESS, X0, frozen, strict=True)
+    ]
+    torch.testing.assert_close(prior_preservation(GUESS, X0, frozen, weight), torch.stack(expected))
+    assert prior_preservation(X0, X0, X0, weight).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("squared", "expected"), [(False, (5 + 1) / 2), (True, (25 + 1) / 2)])
+def test_self_regularisation_is_the_mean_distance_over_the_sites(squared: bool, expected: float) -> None:
+    means = {SITES[0]: torch.zeros(2), SITES[1]: torch.ones(2)}
+    tokens = {SITES[0]: torch.tensor([[3.0, 4.0]]), SITES[1]: torch.tensor([[1.0, 2.0]])}
+    assert float(self_regularisation(tokens, means, squared)) == pytest.approx(expected)

@@ -1,0 +1,34 @@
+"""Nested values learned for one concept, without an encoder (after Nested Attention, arXiv 2501.01407).
+
+Prompt `a photo of [V]`, [V] at the class word's embedding as in the paper. At every site the word's key stays the
+text's, and its value becomes v*(q) over a bank of tokens (parts/nested_values.py). The bank starts as the class word's
+own row of the context with a little noise, so that the first prediction is nearly that of the class word and the
+tokens can part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from ..composition import PlacedConcept
+from ..concept import Concept
+from ..parts import NestedValues
+from .beginning import Beginning, class_concept
+from .layerwise import chosen_sites, slot_rows
+
+APART, SEED = 0.05, 19  # noise on the tokens, in standard deviations of the row
+
+
+def start(beginning: Beginning) -> Concept:
+    """The class word's embedding, frozen, and a bank (m, context width) per site of the recipe."""
+    concept = class_concept(beginning, beginning.slots)
+    text = beginning.recipe.templates[0].replace("{}", f"<{beginning.placeholder}>")
+    with torch.no_grad():
+        context = beginning.prompt_encoder.encode(text, (PlacedConcept(concept),))
+    row = slot_rows(context, beginning.base, concept.info.slots)[0]
+    generator = torch.Generator().manual_seed(SEED)
+    sites = chosen_sites(beginning.base, beginning.recipe.sites)
+    noise = {site: torch.randn(beginning.recipe.bank, len(row), generator=generator) for site in sites}
+    return replace(concept, parts=(NestedValues({s: row + APART * row.std() * n for s, n in noise.items()}),))
