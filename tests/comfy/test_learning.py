@@ -36,7 +36,7 @@ LAYERWISE = replace(
     casr=5e-4,
     class_pictures=2,
 )
-NESTED = replace(WORD, method="nested", stages=(Stage(("nested_values.",), 1e-1),), bank=4)
+NESTED = replace(WORD, method="nested", stages=(Stage(("nested_values.",), 1e-1),), bank=4, steps=40)
 FAMILIES = ("SD 1.5", "SD 2", "SDXL")
 
 
