@@ -140,7 +140,7 @@ def _learned(course: _Course, show: Show) -> tuple[Learned, Tensor | None]:
 
 def _from_where_it_was(task: LearnTask, unfinished: Unfinished, show: Show, painter: Painter) -> Learned:
     unfinished.sweep()
-    task = replace(task, snapshot=unfinished.found(task.concept, task.recipe), keep=unfinished.keep)
+    task = replace(task, snapshot=unfinished.found(task.start, task.recipe), keep=unfinished.keep)
     try:
         return learn(task, lambda event: show(event, painter.on_the_way))
     except LearningDiverged:
