@@ -125,8 +125,8 @@ def _effort() -> list[io.Input]:
             options=[AUTO, *METHODS],
             default=AUTO,
             tooltip="auto: what did best in our benches for this role and number of pictures. quick: a row per layer. "
-            "layerwise: also an image token per layer, held to the class. nested: values that depend on the place in the "
-            "picture. textual inversion: one word, the smallest file and the least exact.",
+            "layerwise: also an image token per layer, held to the class. nested: values that depend on the place in "
+            "the picture. textual inversion: one word, the smallest file and the least exact.",
         ),
         io.Combo.Input(
             "budget",
