@@ -14,6 +14,8 @@ app.registerExtension({
             if (!node?.conceptLoomLine) return;
             node.properties[TOLD] = heard(node.properties[TOLD], event.detail);
             told(node.conceptLoomLine, lines(node.properties[TOLD]));
+            // Otherwise the page keeps it for a reload only once something is clicked.
+            app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.captureCanvasState?.();
         });
     },
 
