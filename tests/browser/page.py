@@ -16,7 +16,6 @@ READY = "window.app?.extensionManager?.workflow?.activeWorkflow && window.app.ex
 SETTINGS = {
     "Comfy.TutorialCompleted": True,  # a fresh user sees the Templates dialog first
     "Comfy.PromptFilename": False,
-    "Comfy.Workflow.WarnBlueprintOverwrite": False,
 }
 DROP = """async (element, files) => {
     const transfer = new DataTransfer();
@@ -115,9 +114,8 @@ def _without_ours(route: Any) -> None:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"https?://\S+", "", text.splitlines()[0])
+    return re.sub(r"https?://\S+", "", text.partition("\n")[0])
 
 
 def _path(url: str) -> str:
-    where = urlsplit(url)
-    return re.sub(r"-[\w-]{8}\.js$", ".js", where.path)
+    return re.sub(r"-[\w-]{8}\.js$", ".js", urlsplit(url).path)

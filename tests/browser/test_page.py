@@ -76,9 +76,8 @@ def test_pictures_are_chosen_and_dropped_together_and_stand_in_the_workflow(
 
 
 def test_a_word_in_no_prompt_is_told_on_the_node_and_still_after_a_reload(page: ComfyPage) -> None:
-    learning = {"LearnConcept": {6: 4}, "KSampler": {2: 3}, "EmptyLatentImage": {2: 1}}
-    workflow = changed(read(EXAMPLES / "quickstart.json"), **learning, CLIPTextEncode={0: "a photo on the beach"})
-    page.load(workflow)
+    quick = changed(read(EXAMPLES / "quickstart.json"), LearnConcept={6: 4}, KSampler={2: 3}, EmptyLatentImage={2: 1})
+    page.load(changed(quick, CLIPTextEncode={0: "a photo on the beach"}))
     page.run()
     sentence = page.texts("<mug> did not act")
     expect(sentence).to_be_visible()
