@@ -11,9 +11,8 @@ from tools.commands import BROWSERS
 from tools.server import Server, launch
 
 from ..server.conftest import provide_weights
-from .page import ComfyPage
+from .page import PATIENCE, ComfyPage
 
-SECONDS = 30  # that the page may take for anything; a learning of a few steps is among it
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -21,7 +20,7 @@ FLAGS = [
     *("--no-first-run", "--disable-quic"),
 ]
 
-expect.set_options(timeout=SECONDS * 1000)
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")

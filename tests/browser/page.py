@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Request
 
 Json = dict[str, Any]
+PATIENCE = 120_000  # milliseconds for anything, a learning of a few steps among it; a busy machine is no failure
 READY = "window.app?.extensionManager?.workflow?.activeWorkflow && window.app.extensionManager.spinner === false"
 SETTINGS = {
     "Comfy.TutorialCompleted": True,  # a fresh user sees the Templates dialog first
@@ -45,6 +46,7 @@ class ComfyPage:
         self.strangers: set[Seen] = set()
         self.context = browser.new_context(viewport={"width": 1400, "height": 900}, base_url=address)
         self.context.request.post("/settings", data={**SETTINGS, "Comfy.VueNodes.Enabled": vue})
+        self.context.set_default_timeout(PATIENCE)
         self.page = self.context.new_page()
         self.page.on("console", self._logged)
         self.page.on("pageerror", lambda error: self.complaints.add(Seen(_plain(str(error)), "")))
