@@ -153,9 +153,7 @@ def _sheet(card: Scorecard, album: Album, effort: Effort) -> Tensor:
 
 def _references(album: Album, most: int) -> Row:
     """Held-out pictures first; as many as fit."""
-    every = [Cell(one, ("held out",), True) for one in album.held_out] + [
-        Cell(one, ("learned from",)) for one in album.training
-    ]
+    every = [*(Cell(one, ("held out",), True) for one in album.held_out), *map(Cell, album.training)]
     note = f"{most} of {len(every)} pictures, after the VAE" if len(every) > most else "after the VAE"
     return Row("Real pictures", note, every[:most])
 
