@@ -99,7 +99,7 @@ class StrengthSheet(io.ComfyNode):
                 _prompts(
                     "One per line, with the concept's word; <word> stands for any. More lines judge better and take "
                     "longer. Empty: a set for its role.",
-                    "a photo of <word> on the beach",
+                    "a photo of <word> on the beach\na watercolor painting of <word>",
                 ),
                 io.Float.Input(
                     "highest",
@@ -118,7 +118,7 @@ class StrengthSheet(io.ComfyNode):
                     tooltip="How many strengths, evenly spread. More find the right one more exactly and take longer.",
                     advanced=True,
                 ),
-                *_effort(seeds=1),
+                *_effort(seeds=2),
             ],
             outputs=[
                 io.Image.Output("sheet", tooltip="A column per strength, the recommended one framed."),
@@ -142,7 +142,7 @@ class StrengthSheet(io.ComfyNode):
         highest: float = 1.4,
         columns: int = 8,
         seed: int = EFFORT.seed,
-        seeds: int = 1,
+        seeds: int = 2,
         steps: int = EFFORT.steps,
         cfg: float = EFFORT.guidance,
     ) -> io.NodeOutput:

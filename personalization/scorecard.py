@@ -115,7 +115,7 @@ class Scorecard:
         return _scored(name, ours, closed(ours.identity, floor.identity, self.top))
 
     def _rows(self) -> Iterator[str]:
-        yield f"<{self.word}>: {len(self.prompts)} prompts x {self.seeds} seeds{self._against()}"
+        yield f"<{self.word}>: {_count(len(self.prompts), 'prompt')} x {_count(self.seeds, 'seed')}{self._against()}"
         if self.concept is not None:
             yield _cells("", COLUMNS)
             lines = [*self.overall(), *(self.line(number) for number in range(len(self.prompts)))]
@@ -125,8 +125,7 @@ class Scorecard:
         if self.real is None:
             return ""
         kind = "held-out" if len(self.real.held_out) else "training"
-        count = len(self.real.judges)
-        return f", against {count} {kind} picture{'s' if count > 1 else ''}"
+        return f", against {_count(len(self.real.judges), f'{kind} picture')}"
 
     def _verdicts(self) -> Iterator[str]:
         if self.concept is None or self.plain is None:
@@ -186,6 +185,10 @@ def _scored(name: str, mean: Means, share: float | None) -> Line:
 
 def _numbers(line: Line) -> dict[str, object]:
     return {key: value for key, value in line._asdict().items() if key != "name"}
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _told(value: float | None) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
-from .scores import gain
+from .scores import Gain, gain
 
 IDENTITY_MARGIN = 0.1  # of what the best strength gains over the class word
 TEXT_MARGIN = 0.05  # of the class word's text score
@@ -48,13 +48,14 @@ def advised(rungs: Sequence[Rung]) -> Advice:
     floor = rungs[0]
     heard = [one for one in rungs if _follows(one, floor)]
     best = max(heard, key=lambda one: one.likeness)
-    gained = best.likeness - floor.likeness
-    if gained <= 0:
+    gained, sure = best.likeness - floor.likeness, gain(best.identity, floor.identity)
+    if gained <= 0 or (sure is not None and sure.low <= 0):
         where = "that still follows the prompt " if len(heard) < len(rungs) else ""
-        return Advice(None, f"No strength {where}brings it closer than the class word: none is recommended. {RULE}")
+        found = f"surely brings it closer than the class word (best {gained:+.3f} at {best.strength:g})"
+        return Advice(None, f"No strength {where}{found}: none is recommended. {RULE}")
     enough = next(one for one in heard if one.likeness >= best.likeness - IDENTITY_MARGIN * gained)
-    told = (f"Recommended strength: {enough.strength:g}.", _reason(enough, best, floor), _doubts(enough, floor, rungs))
-    return Advice(enough.strength, " ".join(filter(None, (*told, RULE))))
+    told = (f"Recommended strength: {enough.strength:g}.", _reason(enough, best, floor), *_doubts(enough, sure, rungs))
+    return Advice(enough.strength, " ".join((*told, RULE)))
 
 
 def _follows(one: Rung, floor: Rung) -> bool:
@@ -70,11 +71,8 @@ def _reason(enough: Rung, best: Rung, floor: Rung) -> str:
     return f"{gained} at {best.strength:g}; text {enough.obedience:.3f}, class word {floor.obedience:.3f}."
 
 
-def _doubts(enough: Rung, floor: Rung, rungs: Sequence[Rung]) -> str:
-    sure, count = gain(enough.identity, floor.identity), len(floor.identity)
-    doubts = []
-    if sure is None or sure.low <= 0:
-        doubts.append(f"With {count} pictures per strength this may be chance: more prompts or seeds would tell.")
+def _doubts(enough: Rung, sure: Gain | None, rungs: Sequence[Rung]) -> Iterator[str]:
+    if sure is None:
+        yield "So few pictures per strength may mislead: more prompts or seeds would tell."
     if enough is rungs[-1]:
-        doubts.append("It is the highest one tried: a higher one may be better.")
-    return " ".join(doubts)
+        yield "It is the highest one tried: a higher one may be better."

@@ -126,5 +126,6 @@ def _caption(strength: float, rung: Rung | None) -> tuple[str, ...]:
     label = f"strength {strength:g}" if strength else "strength 0: class word"
     if rung is None:
         return (label,)
-    text = [] if rung.obedience is None else [f"text {rung.obedience:.3f}"]
-    return (label, f"identity {rung.likeness:.3f}", *text)
+    mean = "mean " if len(rung.identity) > 1 else ""
+    text = [] if rung.obedience is None else [f"{mean}text {rung.obedience:.3f}"]
+    return (label, f"{mean}identity {rung.likeness:.3f}", *text)

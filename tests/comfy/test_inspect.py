@@ -11,9 +11,11 @@ from concept_loom.nodes.compose import PlaceConcept
 from concept_loom.nodes.files import LoadConcept, SaveConcept
 from concept_loom.nodes.inspect import EvaluateConcept, StrengthSheet
 from concept_loom.nodes.pictures import EXAMPLE_PICTURES
-from concept_loom.personalization.asked import Asked
+from concept_loom.personalization.asked import Asked, asked
 from concept_loom.personalization.comfyui.canvas import Canvas
+from concept_loom.personalization.comfyui.concept_clip import weave_clip
 from concept_loom.personalization.comfyui.family import base_of
+from concept_loom.personalization.comfyui.patch import weave_model
 from concept_loom.personalization.comfyui.studio import Job, drawn, projects, seen
 from concept_loom.personalization.comfyui.trial import texts_of
 from concept_loom.personalization.composition import PlacedConcept
@@ -82,6 +84,32 @@ def test_strength_0_is_bit_for_bit_the_class_words_picture(playground: Playgroun
     ]
     zero, word, one = drawn(Canvas(*playground[:3]), jobs)
     assert torch.equal(zero, word) and not torch.equal(one, word)
+
+
+def test_strength_0_is_the_class_word_also_for_a_style_without_one(playground: Playground, loud: Concept) -> None:
+    info = replace(loud.info, phrase="[V] style", class_word="", role="style")
+    silent = PlacedConcept(replace(loud, info=info), 0.0)
+    (prompt,) = asked("a mug at night, in <word>", silent)
+    jobs = [Job(prompt.text, (silent,), SITTING), Job(prompt.plain, (), SITTING)]
+    zero, word = drawn(Canvas(*playground[:3]), jobs)
+    assert torch.equal(zero, word)
+
+
+def test_what_is_composed_on_model_and_clip_already_changes_nothing(
+    playground: Playground, loud: Concept, dataset: ConceptDataset
+) -> None:
+    placed = (PlacedConcept(loud, 0.3),)
+    woven = playground._replace(model=weave_model(playground.model, placed), clip=weave_clip(playground.clip, placed))
+    bare, composed = (evaluated(one, loud, dataset, seeds=1)[0] for one in (playground, woven))
+    assert torch.equal(bare, composed)
+
+
+def test_no_weight_is_changed(playground: Playground, loud: Concept, dataset: ConceptDataset) -> None:
+    networks = (playground.model.model, playground.clip.cond_stage_model, playground.clip_vision.model)
+    before = [{name: value.clone() for name, value in network.state_dict().items()} for network in networks]
+    evaluated(playground, loud, dataset, seeds=1)
+    for network, old in zip(networks, before, strict=True):
+        assert all(torch.equal(value, old[name]) for name, value in network.state_dict().items())
 
 
 def test_every_prompt_and_seed_is_drawn_with_both_words_and_scored(

@@ -25,10 +25,14 @@ def test_where_nothing_beats_the_class_word_nothing_is_recommended() -> None:
     assert advice.strength is None and "none is recommended" in advice.sentence
 
 
-def test_a_gain_that_may_be_chance_and_an_end_of_the_ladder_are_said() -> None:
-    sure = advised(ladder((0, 0.2, 0.3), (0.5, 0.6, 0.3), (1, 0.3, 0.3))).sentence
-    assert "chance" not in sure and "highest one tried" not in sure
-    few = [Rung(0, torch.tensor([0.2])), Rung(0.5, torch.tensor([0.1])), Rung(1, torch.tensor([0.6]))]
-    assert "may be chance" in advised(few).sentence and "highest one tried" in advised(few).sentence
+def test_a_gain_that_may_be_chance_is_no_reason() -> None:
     mixed = [Rung(0, torch.zeros(4)), Rung(1, torch.tensor([1.0, -1.0, 1.0, -0.5])), Rung(1.4, torch.zeros(4))]
-    assert "may be chance" in advised(mixed).sentence
+    assert advised(mixed).strength is None
+    assert advised([mixed[0], mixed[1]._replace(identity=torch.tensor([1.0, 0.5, 1.0, 0.7]))]).strength == 1
+
+
+def test_too_few_pictures_and_an_end_of_the_ladder_are_said() -> None:
+    sure = advised(ladder((0, 0.2, 0.3), (0.5, 0.6, 0.3), (1, 0.3, 0.3))).sentence
+    assert "may mislead" not in sure and "highest one tried" not in sure
+    few = [Rung(0, torch.tensor([0.2])), Rung(0.5, torch.tensor([0.1])), Rung(1, torch.tensor([0.6]))]
+    assert "may mislead" in advised(few).sentence and "highest one tried" in advised(few).sentence
