@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from .dataset import ConceptDataset, fitting_box, twins_of
 from .finding import FEW, Finding, finding_on, names_of
 from .pictures import Picture
-from .repeated import same_lines, turned
+from .repeated import same_lines, turned, turned_ones
 from .subject import cropped, one_place, small
 
 SMALL = 0.75  # of the training size; a little upscaling does no harm
@@ -53,8 +53,12 @@ class Health(NamedTuple):
 
 def examine(dataset: ConceptDataset, size: tuple[int, int]) -> tuple[Finding, ...]:
     """All findings on `dataset` for training at `size` (height, width); none means that nothing was noticed."""
-    whole = (_few(dataset), _twins(dataset), _one_background(dataset) or same_lines(dataset))
-    single = (_tiny(dataset, size), _cut(dataset, size), _blurred(dataset), _inside_out(dataset), turned(dataset))
+    pairs, lying = twins_of(dataset.pictures), turned_ones(dataset)
+    again = {j for _, j in pairs} | lying
+    unlike = [picture for i, picture in enumerate(dataset.pictures) if i not in again]
+    upright = turned([dataset.pictures[i] for i in sorted(lying)])
+    whole = (_few(dataset), _twins(dataset, pairs), _one_background(dataset) or same_lines(unlike), upright)
+    single = (_tiny(dataset, size), _cut(dataset, size), _blurred(dataset), _inside_out(dataset))
     subject = (one_place(dataset), small(dataset), cropped(dataset))
     return tuple(finding for finding in (*whole, *single, *subject) if finding)
 
@@ -94,8 +98,7 @@ def _few(dataset: ConceptDataset) -> Finding | None:
     )
 
 
-def _twins(dataset: ConceptDataset) -> Finding | None:
-    pairs = twins_of(dataset.pictures)
+def _twins(dataset: ConceptDataset, pairs: Sequence[tuple[int, int]]) -> Finding | None:
     if not pairs:
         return None
     named = [(dataset.pictures[i].name, dataset.pictures[j].name) for i, j in pairs]

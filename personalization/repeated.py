@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .dataset import TWIN_BITS, ConceptDataset, dhash, twins_of, view
+from .dataset import TWIN_BITS, ConceptDataset, dhash, view
 from .finding import Finding, finding_on
 from .pictures import Picture
 
@@ -23,13 +24,13 @@ WITHOUT = 0.35  # of what agrees without any one picture; where one of 4 to 8 la
 RIM = 0.2  # of the side: where marks are put
 
 
-def same_lines(dataset: ConceptDataset) -> Finding | None:
+def same_lines(unlike: Sequence[Picture]) -> Finding | None:
     """A mark on all pictures, or one pose: edges that run the same way at the same place in every picture.
 
     The idea of Dekel et al. (CVPR 2017), "On the Effectiveness of Visible Watermarks": what is on all pictures
-    survives where gradients are compared from picture to picture. A white mark on white is not seen.
+    survives where gradients are compared from picture to picture. A white mark on white is not seen. `unlike` are
+    pictures without near-duplicates and without those that may lie on their side.
     """
-    unlike = _without_twins(dataset)
     if len(unlike) < LEAST:
         return None
     same = _everywhere(torch.stack([_gradients(picture) for picture in unlike]))
@@ -53,17 +54,19 @@ def same_lines(dataset: ConceptDataset) -> Finding | None:
     return None
 
 
-def turned(dataset: ConceptDataset) -> Finding | None:
-    """Pairs of which one, turned by a quarter or a half, is the other. Nothing else can tell up from down here."""
-    hashes = [[dhash(tiny.rot90(times)) for times in range(4)] for tiny in map(_tiny, dataset.pictures)]
-    count = len(hashes)
-    pairs = [(i, j) for i in range(count) for j in range(i) if _turned(hashes[i], hashes[j])]
-    alone = sorted({i for pair in pairs for i in pair})
+def turned(lying: Sequence[Picture]) -> Finding | None:
     return finding_on(
         "turned",
-        [dataset.pictures[i] for i in alone],
+        lying,
         "One of these is another one turned on its side or upside down: {}. Turn them upright, and keep one of each.",
     )
+
+
+def turned_ones(dataset: ConceptDataset) -> set[int]:
+    """All of pairs of which one, turned by a quarter or a half, is the other. Nothing else tells up from down here."""
+    hashes = [[dhash(tiny.rot90(times)) for times in range(4)] for tiny in map(_tiny, dataset.pictures)]
+    pairs = combinations(range(len(hashes)), 2)
+    return {i for pair in pairs if _turned(hashes[pair[0]], hashes[pair[1]]) for i in pair}
 
 
 def _turned(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
@@ -74,11 +77,6 @@ def _turned(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
 def _tiny(picture: Picture) -> Tensor:
     """(HASHED, HASHED, 1): all that dHash looks at, so that large photographs are read once."""
     return F.interpolate(picture.pixels.float().mean(-1)[None, None], (HASHED, HASHED), mode="area")[0, 0, ..., None]
-
-
-def _without_twins(dataset: ConceptDataset) -> list[Picture]:
-    later = {j for _, j in twins_of(dataset.pictures)}
-    return [picture for i, picture in enumerate(dataset.pictures) if i not in later]
 
 
 def _gradients(picture: Picture) -> Tensor:

@@ -84,6 +84,12 @@ def test_a_picture_turned_on_its_side_is_named_with_the_upright_one(times: int) 
     assert set(kinds([*upright, lying])["turned"]) == {"1.png", "lying.png"}
 
 
+def test_a_turned_picture_does_not_hide_what_the_others_share() -> None:
+    alike = [lettered(one) for one in pictures(scenes(2))]
+    lying = replace(alike[1], name="lying.png", pixels=alike[1].pixels.rot90().contiguous())
+    assert set(kinds([*alike, lying])) == {"watermark", "turned"}
+
+
 def masked(name: str, seed: int, box: tuple[int, int, int, int]) -> Picture:
     """A picture of the world under a mask of its own: rows and columns from - to."""
     mask = torch.zeros(64, 64, dtype=torch.uint8)
