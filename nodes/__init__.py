@@ -11,6 +11,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
     from .compose import ComposeConcepts, PlaceConcept
     from .dataset import ConceptDatasetNode
     from .files import LoadConcept, SaveConcept
+    from .inspect import EvaluateConcept, StrengthSheet
     from .learn import LearnConcept
     from .playground import LoadPlaygroundModel
 
@@ -24,5 +25,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
         LoadConcept,
         PlaceConcept,
         ComposeConcepts,
+        EvaluateConcept,
+        StrengthSheet,
         CheckComfyUI,
     ]

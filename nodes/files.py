@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..personalization.checkpoint import load, save
 from ..personalization.comfyui.lesson import word_of
-from ..personalization.composition import PlacedConcept
+from ..personalization.composition import PlacedConcept, as_recommended
 from ..personalization.concept import Concept
 from ..personalization.library import file_name, free_path
 from ..personalization.remembered import Remembered, hash_of, recalled, same_tensors
@@ -112,7 +112,7 @@ class LoadConcept(io.ComfyNode):
         here = found(file, remembered)
         concept = load(here.path)
         word = word_of(placeholder) if placeholder.strip() else here.word
-        placed = PlacedConcept(concept, placeholder="" if word == concept.info.placeholder else word)
+        placed = as_recommended(concept, "" if word == concept.info.placeholder else word)
         return io.NodeOutput(placed, ui={"text": ("\n".join(filter(None, (_described(placed), here.note))),)})
 
     # Naming `file` here takes the place of ComfyUI's own "value not in list". A sentence that is returned, ComfyUI says
@@ -163,7 +163,10 @@ def _missing(file: str, kept: Remembered | None) -> NoReturn:
 def _described(placed: PlacedConcept) -> str:
     info = placed.concept.info
     learned = f"learned by {info.method} in {info.steps} steps on {info.base.name or info.base.family}"
-    return "\n".join(filter(None, (f"<{placed.word}>: {info.class_word}, {info.role}, {learned}.", info.note)))
+    strength = f"Used at the recommended strength {info.strength:g}." if info.strength != 1 else ""
+    return "\n".join(
+        filter(None, (f"<{placed.word}>: {info.class_word}, {info.role}, {learned}.", strength, info.note))
+    )
 
 
 def _named(placed: PlacedConcept, note: str, author: str, license: str) -> Concept:

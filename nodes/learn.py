@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 
 from ..personalization.comfyui.canvas import Canvas
 from ..personalization.comfyui.lesson import BUDGETS, Lesson, Wish, teach
-from ..personalization.composition import PlacedConcept
+from ..personalization.composition import as_recommended
 from ..personalization.concept import ROLES
 from ..personalization.dataset import ConceptDataset
 from ..personalization.methods import AUTO, METHODS
@@ -82,7 +82,7 @@ class LearnConcept(io.ComfyNode):
 def _output(lesson: Lesson) -> io.NodeOutput:
     told = "\n".join((*lesson.sentences, f"The file is concepts/{lesson.path.name}."))
     log.info(told)
-    placed = PlacedConcept(lesson.concept, placeholder=lesson.word)
+    placed = as_recommended(lesson.concept, lesson.word)
     shown = {"text": (told,), **ui.PreviewImage(lesson.picture).as_dict()}
     return io.NodeOutput(placed, {"loss": list(lesson.concept.info.losses)}, lesson.picture, ui=shown)
 
