@@ -21,9 +21,10 @@ from ..personalization.concept import Concept
 from ..personalization.dataset import dataset_of
 from ..personalization.pictures import Picture
 from ..personalization.recipe import recipe_for
+from ..personalization.scores import likeness
 from ..playground.judge import load_judge
 from ..playground.model import FAMILY, WEIGHTS, load
-from ..playground.scores import kept, likeness
+from ..playground.scores import kept
 from ..playground.world import PROMPTS, Style, draw_instance, draw_scene, draw_style, render
 from .core_lora import RARE, Lesson, Lora, tuned
 from .judging import QUICK, figures
