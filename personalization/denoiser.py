@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from torch import Tensor, device
@@ -17,13 +18,15 @@ class Slots(NamedTuple):
     """Where one concept's word stands in a context, per text encoder, once per occurrence of the word.
 
     `rows["l"]` has one row number per slot and occurrence, in slot order: slot k of occurrence o is entry
-    o * slots + k. `weights` has one prompt weight per occurrence.
+    o * slots + k. `weights` has one prompt weight per occurrence. `category` has, in the same order, the rows of the
+    phrase's own words ("mug" of "[V] mug"), as many tokens as they are.
     """
 
     word: str
     concept: str  # the concept's content hash
     rows: Mapping[str, tuple[int, ...]]
     weights: tuple[float, ...]
+    category: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

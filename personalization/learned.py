@@ -46,7 +46,7 @@ Event = Started | Step | Held | Preview
 
 @dataclass(frozen=True)
 class Learned:
-    """`concept` is the state of `best_step`; `steps` were planned, `len(losses)` taken, the first `began` before.
+    """`concept` is the state of `best_step`; at most `steps` were planned, `len(losses)` taken, `began` of them before.
 
     `prediction_seconds` is what a prediction for one sample took here, infinity where no step was taken.
     """
@@ -84,6 +84,18 @@ def told(losses: Sequence[float], held: Sequence[Held], steps: int, finished: bo
     if best.step == held[-1].step:
         return f"Learned in {until}; the last is the best, {better}."
     return f"Best at step {best.step} of {until}, {better}; {_later(losses, best.step)}."
+
+
+def ended_early(began: Sequence[int], taken: int, planned: Sequence[int], finished: bool) -> str:
+    """Which stages ended before their planned steps because they brought nothing more; empty where none did.
+
+    `began` holds the step before each stage so far, `taken` the steps of all; the last stage counts once `finished`.
+    """
+    ends = [*began[1:], taken]
+    stages = [(end - start, most) for start, end, most in zip(began, ends, planned, strict=False)]
+    ended = stages if finished else stages[:-1]
+    early = [f"stage {n} after {steps} of {most} steps" for n, (steps, most) in enumerate(ended, 1) if steps < most]
+    return f" Ended early, as the held-out pictures came no closer: {', '.join(early)}." if early else ""
 
 
 def _later(losses: Sequence[float], best: int) -> str:

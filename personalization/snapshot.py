@@ -38,6 +38,7 @@ def taken(state: LearningState, steps: int) -> Snapshot:
         **baseline,
         "kept": torch.tensor([kept.step, kept.loss], dtype=float64),
         "random": state.random,
+        "began": torch.tensor(state.began),
         "losses": torch.tensor(state.losses, dtype=float64),
         "held": torch.tensor(held, dtype=float64).view(-1, 3),
     }
@@ -50,7 +51,8 @@ def belongs(snapshot: Snapshot, concept: Concept, recipe: Recipe) -> bool:
     alike = (
         {name: tensor.shape for name, tensor in _under(prefix, snapshot)} == shapes for prefix in (PARAMETER, BEST)
     )
-    return all(alike) and 0 <= snapshot.stage < len(recipe.stages) and snapshot.step <= snapshot.steps
+    began = len(snapshot.tensors.get("began", ())) == snapshot.stage + 1
+    return all(alike) and began and 0 <= snapshot.stage < len(recipe.stages) and snapshot.step <= snapshot.steps
 
 
 def restored(snapshot: Snapshot, concept: Concept, recipe: Recipe, device: torch.device) -> LearningState:
@@ -64,7 +66,7 @@ def restored(snapshot: Snapshot, concept: Concept, recipe: Recipe, device: torch
         tensors["random"].clone(),
         Kept(int(step), loss, copies(dict(_under(BEST, snapshot)))),
         optimizer,
-        snapshot.stage,
+        tensors["began"].tolist(),
         tensors.get("baseline"),
         tensors["losses"].tolist(),
         [Held(int(step), loss, bool(best)) for step, loss, best in tensors["held"].tolist()],
