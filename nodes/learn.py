@@ -124,6 +124,7 @@ def _effort() -> list[io.Input]:
             options=[AUTO, *METHODS],
             default=AUTO,
             tooltip="auto: what did best in our benches for this role and number of pictures. quick: a row per layer. "
+            "staged: word, attention, then identity in low-rank layers; larger and slower, staged fast less so. "
             "textual inversion: one word, the smallest file and the least exact.",
         ),
         io.Combo.Input(

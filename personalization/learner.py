@@ -330,6 +330,7 @@ class _Run:
         grown = max(
             float(tensor.detach().abs().max()) / max(float(start[name].abs().max()), 1e-6)
             for name, tensor in self.state.parameters.items()
+            if start[name].any()  # low-rank layers start with a B of zeros
         )
         cause = (
             f"the concept has grown {grown:.0f} times, so the learning rate {learning_rate:g} is too high: lower it"

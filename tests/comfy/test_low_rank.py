@@ -155,6 +155,31 @@ def test_composed_again_the_same_word_replaces_and_order_does_not_matter():
     assert not sparing.patches and differ(picture(sparing, clip, text), both) > 1e-3
 
 
+def test_composing_on_a_model_that_has_just_drawn_acts_too():
+    mug, hat, text = placed(sparing=True), placed("hat", sparing=True), "<mug> under <hat>"
+    clip = Canvas(mug, hat).clip
+    fresh = picture(weave_model(tiny.model(), (mug, hat)), clip, text)
+    first = weave_model(tiny.model(), (mug,))
+    picture(first, clip, text)
+    again = weave_model(first, (hat,))
+    assert torch.equal(picture(again, clip, text), fresh)
+    assert torch.equal(picture(again.clone(), clip, text), fresh)
+    back = weave_model(again, (replace(mug, sparing=False), replace(hat, sparing=False)))
+    merged = picture(back, clip, text)
+    assert torch.equal(picture(weave_model(tiny.model(), (placed(), placed("hat"))), clip, text), merged)
+    assert torch.equal(picture(weave_model(back, (mug, hat)), clip, text), fresh)
+
+
+def test_beside_a_pack_that_tiles_the_picture_it_acts_on_its_own_samples():
+    tiled = tiny.model().clone()  # as HyperTile does: two tiles of every sample side by side in the batch
+    tiled.set_model_attn1_patch(lambda n, k, v, extra: [n.reshape(len(n) * 2, -1, n.shape[-1])] * 3)
+    tiled.set_model_attn1_output_patch(lambda out, extra: out.reshape(len(out) // 2, -1, out.shape[-1]))
+    canvas, plain = Canvas(placed(sparing=True), model=tiled), Canvas(embedded(), model=tiled)
+    words = encode(canvas.clip, "a <mug>"), encode(canvas.clip, "blurry")
+    with_it, without = ([sample(c.model, *words, cfg=cfg) for cfg in (0.0, 4.0)] for c in (canvas, plain))
+    assert torch.equal(with_it[0], without[0]) and differ(with_it[1], without[1]) > 0.01
+
+
 def test_a_lora_of_another_pack_stays_beside_it():
     key = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
     other = tiny.model().clone()
