@@ -71,6 +71,15 @@ class PlaceConcept(io.ComfyNode):
                     optional=True,
                     tooltip="Where in the picture it acts: white fully, grey partly, black not at all. Any size.",
                 ),
+                io.Boolean.Input(
+                    "sparing",
+                    optional=True,
+                    default=False,
+                    tooltip="For concepts of the method staged. Off: its layers are merged into the model as a LoRA's "
+                    "are, at no cost and for every prompt. On: they act only in prompts with its word, and take a "
+                    "little time.",
+                    advanced=True,
+                ),
             ],
             outputs=[Concept.Output("concept", tooltip="The same concept, placed.")],
         )
@@ -84,11 +93,12 @@ class PlaceConcept(io.ComfyNode):
         start: float = 0.0,
         end: float = 1.0,
         region: Tensor | None = None,
+        sparing: bool = False,
     ) -> io.NodeOutput:
         _refuse_empty_window(start, end)
         area = None if region is None else region.reshape(-1, *region.shape[-2:])[0].float().cpu()
         strength *= concept.concept.info.strength
-        placed = replace(concept, strength=strength, start=start, end=end, region=area)
+        placed = replace(concept, strength=strength, start=start, end=end, region=area, sparing=sparing)
         return io.NodeOutput(placed if role == AS_LEARNED else narrowed(placed, role))
 
 

@@ -126,7 +126,8 @@ def _effort() -> list[io.Input]:
             default=AUTO,
             tooltip="auto: what did best in our benches for this role and number of pictures. quick: a row per layer. "
             "layerwise: also an image token per layer, held to the class. nested: values that depend on the place in "
-            "the picture. textual inversion: one word, the smallest file and the least exact.",
+            "the picture. staged: word, attention, then identity in low-rank layers; larger and slower, staged fast "
+            "less so. textual inversion: one word, the smallest file and the least exact.",
         ),
         io.Combo.Input(
             "budget",

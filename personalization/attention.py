@@ -7,7 +7,7 @@ device and torch.compile does not bake a step into the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +17,9 @@ from torch import Tensor
 from .composition import Composition, PlacedConcept
 from .denoiser import Slots
 from .guests import GUESTS, Presence
+from .parts import Part
 from .parts.context_rows import ContextRows, lerp_rows
+from .parts.low_rank import LowRank
 from .regions import Box, Seen, Twins, twins_of
 from .rows import RowCache
 from .sites import Site
@@ -67,6 +69,7 @@ class Plan(NamedTuple):
     regional: tuple[Places, ...] = ()
     twins: Twins | None = None  # of the regional ones
     present: tuple[Presence, ...] = ()  # of the concepts that bring tokens of their own
+    low_rank: tuple[Presence, ...] = ()  # of those whose layers act here and are not in the weights
 
     def places_of(self, placed: PlacedConcept) -> Places:
         """Its slots where the first text encoder reads them."""
@@ -77,19 +80,30 @@ def _first_channel(places: Places) -> int:
     return places.channels.start
 
 
-def planned(composition: Composition, call: Call, spans: Mapping[str, slice], windows: Mapping[str, Window]) -> Plan:
-    """Where and how strongly every concept acts in this call; `spans` are the encoders' channels of the context."""
+def planned(
+    composition: Composition,
+    call: Call,
+    spans: Mapping[str, slice],
+    windows: Mapping[str, Window],
+    merged: Collection[str] = (),
+) -> Plan:
+    """Where and how strongly every concept acts in this call; `spans` are the encoders' channels of the context.
+
+    `merged` are the words whose low-rank layers are in the model's weights.
+    """
     everywhere = _all_places([placed for placed in composition if placed.region is None], call, spans, windows)
     inside = [placed for placed in composition if placed.region is not None]
     regional = _all_places(inside, call, spans, windows)
     twins = [placed for placed in inside if any(isinstance(part, ContextRows) for part in placed.concept.parts)]
-    present = tuple(_presence(one, call) for one in _with_guests((*everywhere, *regional)))
-    return Plan(everywhere, regional, _twins(twins, call) if regional and twins else None, present)
+    every = (*everywhere, *regional)
+    present = tuple(_presence(one, call) for one in _with(GUESTS, every))
+    active = tuple(_presence(one, call) for one in _with((LowRank,), every) if one.placed.word not in merged)
+    return Plan(everywhere, regional, _twins(twins, call) if regional and twins else None, present, active)
 
 
-def _with_guests(places: Iterable[Places]) -> list[Places]:
-    """One entry per concept that brings tokens of its own."""
-    own = {id(one.placed): one for one in places if any(isinstance(part, GUESTS) for part in one.placed.concept.parts)}
+def _with(kinds: tuple[type[Part], ...], places: Iterable[Places]) -> list[Places]:
+    """One entry per concept that has a part of these kinds."""
+    own = {id(one.placed): one for one in places if any(isinstance(part, kinds) for part in one.placed.concept.parts)}
     return list(own.values())
 
 

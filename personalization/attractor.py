@@ -88,8 +88,7 @@ class Contrast:
         self.columns = torch.tensor(columns, device=self.device)
         self.pictures = torch.tensor([-1 if picture is None else picture for *_, picture in found], device=self.device)
 
-    def observer(self) -> Observer:
-        return Observer(self._see, self.columns)
+        self.observer = Observer(self._see, self.columns)
 
     def loss(self) -> Tensor:
         """The mean over the sites; 0 where no two pictures came with their attractors."""

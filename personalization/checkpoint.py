@@ -1,4 +1,5 @@
-"""Concept files, format 1: safetensors with `embedding.<encoder>` and `<part>.<block>.<number>.<index>`.
+"""Concept files, format 1: safetensors with `embedding.<encoder>` and `<part>.<block>.<number>.<index>`, to which the
+part low_rank adds the layer and a or b: `low_rank.input.4.0.attn2.to_k.a`.
 
 Everything else stands as one JSON text under "concept_loom" in the file's metadata, beside the keys that ComfyUI's
 asset browser and other tools show (modelspec.*, trained_words, ssmd_cover_images).
@@ -159,7 +160,10 @@ def _assembled(path: Path, info: ConceptInfo, tensors: Mapping[str, Tensor], thu
             raise damaged(path, f"'{name}' is {tuple(tensor.shape)} where {shape} belongs")
     if not tensors:
         raise damaged(path, "it holds no tensors")
-    return Concept(info, _embeddings(tensors), _parts(tensors), thumbnail)
+    try:
+        return Concept(info, _embeddings(tensors), _parts(tensors), thumbnail)
+    except ValueError as error:
+        raise damaged(path, str(error)) from error
 
 
 def _agrees(tensor: Tensor, expected: tuple[int | None, ...]) -> bool:
@@ -171,11 +175,8 @@ def _agrees(tensor: Tensor, expected: tuple[int | None, ...]) -> bool:
 def _expected(info: ConceptInfo) -> dict[str, tuple[int | None, ...]]:
     """Every tensor name that this concept may have, and its shape."""
     embeddings = {f"embedding.{key}": (info.slots, width) for key, width in info.base.encoders.items()}
-    return {**embeddings} | {
-        f"{kind}.{shape.site.key}": part.shape_at(shape, info.slots)
-        for kind, part in PARTS.items()
-        for shape in info.base.sites
-    }
+    parts = [part.expected(shape, info.slots) for part in PARTS.values() for shape in info.base.sites]
+    return embeddings | {name: shape for one in parts for name, shape in one.items()}
 
 
 def _embeddings(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -193,8 +194,8 @@ def _in_order(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
     rank = {"input": 0, "middle": 1, "output": 2}
 
     def key(name: str) -> tuple[object, ...]:
-        kind, _, rest = name.partition(".")
-        site = Site.parse(rest) if kind in PARTS else Site("input", -1, -1)
+        kind, *rest = name.split(".")
+        site = Site.parse(".".join(rest[:3])) if kind in PARTS else Site("input", -1, -1)
         return (kind, rank[site.block], site.number, site.index)
 
     return [(name, tensors[name]) for name in sorted(tensors, key=key)]

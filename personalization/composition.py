@@ -13,7 +13,8 @@ from .concept import Concept
 class PlacedConcept:
     """A concept in use. `region` is a mask (height, width) in 0..1 over the whole picture, None = everywhere.
 
-    `start` and `end` are percents of sampling (0..1) between which the parts act.
+    `start` and `end` are percents of sampling (0..1) between which the parts act. `sparing` keeps low-rank layers out
+    of conditionings without the word.
     """
 
     concept: Concept
@@ -23,10 +24,16 @@ class PlacedConcept:
     start: float = 0.0
     end: float = 1.0
     placeholder: str = ""  # empty: the concept's own; Load Concept may rename it for a workflow
+    sparing: bool = False
 
     @property
     def word(self) -> str:
         return (self.placeholder or self.concept.info.placeholder).lower()
+
+    @property
+    def merges(self) -> bool:
+        """Whether its low-rank layers go into the weights (parts/low_rank.py)."""
+        return self.region is None and (self.start, self.end) == (0, 1) and not self.sparing
 
 
 Composition = tuple[PlacedConcept, ...]

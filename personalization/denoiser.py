@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor, device
 
 from .composition import Composition
@@ -17,13 +19,15 @@ class Slots(NamedTuple):
     """Where one concept's word stands in a context, per text encoder, once per occurrence of the word.
 
     `rows["l"]` has one row number per slot and occurrence, in slot order: slot k of occurrence o is entry
-    o * slots + k. `weights` has one prompt weight per occurrence.
+    o * slots + k. `weights` has one prompt weight per occurrence. `category` has, in the same order, the rows of the
+    phrase's own words ("mug" of "[V] mug"), as many tokens as they are.
     """
 
     word: str
     concept: str  # the concept's content hash
     rows: Mapping[str, tuple[int, ...]]
     weights: tuple[float, ...]
+    category: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,24 @@ class Observer(NamedTuple):
 
     see: Callable[[Site, Observation], None]
     columns: Tensor | None = None
+
+
+def observers(every: Iterable[Observer]) -> Observer | None:
+    """One observer for all of them, each of which sees the columns that it asked for; None for none."""
+    every = tuple(every)
+    asked = [one for one in every if one.columns is not None]
+
+    def see(site: Site, seen: Observation) -> None:
+        shares = iter([] if seen.attention is None else seen.attention.split([_width(one) for one in asked], -1))
+        for one in every:
+            one.see(site, Observation(seen.hidden, next(shares) if one.columns is not None else None))
+
+    columns = [one.columns for one in asked if one.columns is not None]
+    return Observer(see, torch.cat(columns, 1) if columns else None) if every else None
+
+
+def _width(observer: Observer) -> int:
+    return 0 if observer.columns is None else observer.columns.shape[1]
 
 
 class Denoiser(Protocol):

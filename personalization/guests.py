@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -32,6 +33,11 @@ class Presence:
     @property
     def samples(self) -> set[int]:
         return {sample for sample, _ in self.boxes}
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """The samples that hold the word (k,)."""
+        return torch.tensor(sorted(self.samples), device=self.u.device, dtype=torch.long)
 
     def over(self, grid: Grid) -> Tensor:
         """u at every position (b, h w), or (b, 1) where the concept has no region."""

@@ -46,7 +46,7 @@ Event = Started | Step | Held | Preview
 
 @dataclass(frozen=True)
 class Learned:
-    """`concept` is the state of `best_step`; `steps` were planned, `len(losses)` taken, the first `began` before.
+    """`concept` is the state of `best_step`; at most `steps` were planned, `len(losses)` taken, `began` of them before.
 
     `prediction_seconds` is what a prediction for one sample took here, infinity where no step was taken.
     """
@@ -78,12 +78,29 @@ def told(losses: Sequence[float], held: Sequence[Held], steps: int, finished: bo
     if all(one.step != kept for one in held):
         return f"Learned in {until}; there was no time to judge it on the held-out pictures."
     best = min(held, key=lambda one: one.loss)
+    if kept != best.step:
+        return (
+            f"Learned in {until}; the last is kept. The held-out picture came nearest at step {best.step}, but one "
+            "picture is too few to choose by; from 8 pictures on two are held out, and they choose."
+        )
     if best.step == 0:
         return f"Nothing useful was learned in {until}: on held-out pictures the class word alone stayed best."
     better = f"{1 - best.loss:.1%} closer to the held-out pictures than the class word"
     if best.step == held[-1].step:
         return f"Learned in {until}; the last is the best, {better}."
     return f"Best at step {best.step} of {until}, {better}; {_later(losses, best.step)}."
+
+
+def ended_early(began: Sequence[int], taken: int, planned: Sequence[int], finished: bool) -> str:
+    """Which stages ended before their planned steps because they brought nothing more; empty where none did.
+
+    `began` holds the step before each stage so far, `taken` the steps of all; the last stage counts once `finished`.
+    """
+    ends = [*began[1:], taken]
+    stages = [(end - start, most) for start, end, most in zip(began, ends, planned, strict=False)]
+    ended = stages if finished else stages[:-1]
+    early = [f"stage {n} after {steps} of {most} steps" for n, (steps, most) in enumerate(ended, 1) if steps < most]
+    return f" Ended early, as the held-out pictures came no closer: {', '.join(early)}." if early else ""
 
 
 def _later(losses: Sequence[float], best: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -14,22 +14,24 @@ from torch import Generator, Tensor
 from .attractor import Contrast, attractors, with_attractors
 from .augment import TrainingLatents
 from .batch import Batch, Prompts, draw, training_texts
+from .calibration import Calibration
 from .composition import PlacedConcept
 from .concept import Concept
-from .denoiser import Denoiser, PromptEncoder
+from .denoiser import Context, Denoiser, PromptEncoder, observers
 from .evaluation import held_out_losses, held_out_of
-from .learned import Event, Held, Learned, LearningDiverged, Preview, Started, Step, told
+from .learned import Event, Held, Learned, LearningDiverged, Preview, Started, Step, ended_early, told
 from .learning_state import Kept, LearningState, copies, fresh_optimizer, starting_state
 from .objectives import denoising_loss, min_snr, self_regularisation, soft_mask
 from .parts import ImageTokens
 from .prior import Prior
-from .recipe import CHECK_SHARE, FORWARD_COST, Recipe
+from .recipe import CHECK_SHARE, FORWARD_COST, Recipe, Stage
 from .sites import Site
 from .snapshot import Snapshot, restored, taken
 
 TRIALS = 3  # steps timed and thrown away when the budget is in seconds; the first one warms up
 SNAPSHOT_SHARE = 0.02  # of the time may go to keeping snapshots
 LAST_LOOK = 0.5  # seconds that a look at the held-out pictures may take when asked to stop
+JUDGES = 2  # held-out pictures that it takes to choose a state; a single one stops far too early (README, figures)
 GROWN = 10.0  # times its start: a tensor so large points to the learning rate
 
 
@@ -93,8 +95,9 @@ class _Run:
         self.state = _begun(task)
         self.first = self.state.step
         self.word = PlacedConcept(task.concept).word
+        captions = task.latents.captions if self.recipe.captions else ("",) * len(task.latents.train)
         class_word = task.concept.info.class_word
-        texts = training_texts(task.latents.captions, self.recipe.templates, class_word, self.word)
+        texts = training_texts(captions, self.recipe.templates, class_word, self.word)
         self.texts = tuple(with_attractors(texts, self.recipe.augmentation.views) if task.attractors else texts)
         self.held = held_out_of(task.latents, task.denoiser, self.recipe)
         self.compose()
@@ -125,11 +128,34 @@ class _Run:
         checks = self.recipe.checks * self.held.samples * FORWARD_COST / self.recipe.batch_size
         return max(1, int(steps - min(checks, steps * CHECK_SHARE)))
 
-    def enter(self, number: int) -> None:
-        """Let exactly the stage's tensors train, under a fresh optimiser."""
-        self.state.stage = number
-        self.state.optimizer = fresh_optimizer(self.state.parameters, self.recipe.stages[number], self.recipe)
+    def enter(self, stage: Stage) -> None:
+        """Let exactly the stage's tensors train, under a fresh optimiser; from the best where the last one settled."""
+        if self.state.settled(self.recipe.patience):
+            for name, tensor in self.state.parameters.items():
+                tensor.data.copy_(self.state.kept.tensors[name])
+        self.state.began.append(self.state.step)
+        self.state.optimizer = fresh_optimizer(self.state.parameters, stage, self.recipe)
         self.compose()
+
+    @property
+    def stage(self) -> Stage:
+        return self.recipe.stages[self.state.stage]
+
+    @property
+    def taken(self) -> int:
+        """Steps of this stage."""
+        return self.state.step - self.state.began[-1]
+
+    @property
+    def through(self) -> bool:
+        """Whether the stage has taken its steps, or the held-out pictures come no closer."""
+        planned = self.recipe.stage_steps()[self.state.stage]
+        return self.taken >= planned or self.state.settled(self.recipe.patience)
+
+    @property
+    def done(self) -> bool:
+        last = self.state.stage == len(self.recipe.stages) - 1
+        return self.state.step == self.recipe.steps or (last and self.through)
 
     def compose(self) -> None:
         """A new concept per stage and no oftener: contexts carry its hash, which is taken once and costs a copy."""
@@ -142,16 +168,16 @@ class _Run:
 
     def to_the_end(self) -> bool:
         """True when all steps were taken, False when asked to stop."""
-        first = 0
-        for number, (stage, end) in enumerate(zip(self.recipe.stages, self.recipe.stage_ends(), strict=True)):
+        for number, (stage, planned) in enumerate(zip(self.recipe.stages, self.recipe.stage_steps(), strict=True)):
+            if number < self.state.stage:
+                continue
             if number > self.state.stage:
-                self.enter(number)
-            while self.state.step < end:
+                self.enter(stage)
+            while not self.through:
                 if self.task.interrupted():
                     return False
                 self.keep_now_and_then()
-                self.step(stage.learning_rate * self.recipe.pace(self.state.step - first, end - first))
-            first = end
+                self.step(stage.learning_rate * self.recipe.pace(self.taken, planned))
         self.check()
         return True
 
@@ -182,7 +208,8 @@ class _Run:
         noised = denoiser.add_noise(x0, sigma, batch.noise.to(x0))
         contexts = self.prompts.contexts(batch.texts)
         contrast = Contrast(self.word, contexts, x0.device) if self.task.attractors and self.recipe.contrast else None
-        observer = contrast and contrast.observer()
+        calibration = self.calibration(contexts)
+        observer = observers(one.observer for one in (contrast, calibration) if one)
         denoised = denoiser.predict(noised, sigma, contexts, self.composition, observer)
         if not denoised.requires_grad:
             raise ValueError(
@@ -192,10 +219,18 @@ class _Run:
         weight = min_snr(denoiser.loss_weight(sigma), self.recipe.min_snr)
         mask = soft_mask(batch.mask.to(x0), self.recipe.outside_mask)
         loss = denoising_loss(denoised, x0, weight, mask).mean()
-        (loss + self.recipe.contrast * contrast.loss() if contrast else loss).backward()
+        beside = calibration.loss(self.stage.w_mean, self.stage.w_var) if calibration else 0.0
+        apart = self.recipe.contrast * contrast.loss() if contrast else 0.0
+        (loss + beside + apart).backward()
         for term in self.terms(generator):
             term.backward()
         return loss.detach()
+
+    def calibration(self, contexts: Sequence[Context]) -> Calibration | None:
+        """Where the stage weighs it, what watches the attention of one pass."""
+        if not (self.stage.w_mean or self.stage.w_var):
+            return None
+        return Calibration(contexts, self.word, self.task.concept.info.slots, self.task.denoiser.device)
 
     def terms(self, generator: Generator) -> Iterator[Tensor]:
         """What the recipe adds to the denoising loss, one graph at a time."""
@@ -226,7 +261,7 @@ class _Run:
     # -- keeping the best
 
     def check(self) -> None:
-        """Keep this state if it is the best on held-out pictures, or if there are none to say."""
+        """Keep this state if it is the best on held-out pictures, or if there are too few of them to choose by."""
         state = self.state
         if state.checked:
             return
@@ -234,8 +269,8 @@ class _Run:
             state.kept = Kept(state.step, math.nan, copies(state.parameters))
             return
         loss = self._held_loss()
-        best = not state.held or loss < state.kept.loss
-        if best:
+        best = all(loss < one.loss for one in state.held)
+        if best or len(self.task.latents.held_out) < JUDGES:
             state.kept = Kept(state.step, loss, copies(state.parameters))
         state.held.append(Held(state.step, loss, best))
         self.emit(state.held[-1])
@@ -257,7 +292,7 @@ class _Run:
         if not self.judged:
             with suppress(*self.task.interrupts):
                 self.last_look()
-        return self.learned(finished=self.judged and self.state.step == self.recipe.steps)
+        return self.learned(finished=self.judged and self.done)
 
     @property
     def judged(self) -> bool:
@@ -289,7 +324,8 @@ class _Run:
         )
         concept = replace(self.task.concept.with_tensors(kept.tensors), info=info)
         losses, held, steps = tuple(state.losses), tuple(state.held), self.recipe.steps
-        sentence = told(losses, held, steps, finished, kept.step)
+        early = ended_early(state.began, len(losses), self.recipe.stage_steps(), finished)
+        sentence = told(losses, held, len(losses) if finished else steps, finished, kept.step) + early
         speed = self.prediction_seconds
         return Learned(concept, losses, held, kept.step, steps, finished, sentence, self.first, speed)
 
@@ -305,6 +341,7 @@ class _Run:
         grown = max(
             float(tensor.detach().abs().max()) / max(float(start[name].abs().max()), 1e-6)
             for name, tensor in self.state.parameters.items()
+            if start[name].any()  # low-rank layers start with a B of zeros
         )
         cause = (
             f"the concept has grown {grown:.0f} times, so the learning rate {learning_rate:g} is too high: lower it"

@@ -31,7 +31,7 @@ class LearningState:
     random: Tensor
     kept: Kept
     optimizer: torch.optim.Optimizer
-    stage: int = 0
+    began: list[int] = field(default_factory=lambda: [0])  # the step before each stage so far
     baseline: Tensor | None = None  # held-out losses at the start
     losses: list[float] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
@@ -39,6 +39,15 @@ class LearningState:
     @property
     def step(self) -> int:
         return len(self.losses)
+
+    @property
+    def stage(self) -> int:
+        return len(self.began) - 1
+
+    def settled(self, patience: int) -> bool:
+        """Whether the stage's last `patience` held-out checks brought nothing better; never with patience 0."""
+        since = max(self.kept.step, self.began[-1])
+        return 0 < patience <= sum(one.step > since for one in self.held)
 
     @property
     def checked(self) -> bool:
@@ -61,7 +70,7 @@ def starting_state(start: Mapping[str, Tensor], recipe: Recipe, seed: int, devic
 def fresh_optimizer(parameters: Mapping[str, Tensor], stage: Stage, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW over exactly the tensors that the stage trains."""
     for name, tensor in parameters.items():
-        tensor.requires_grad_(name.startswith((*stage.trains, KIND)))
+        tensor.requires_grad_(stage.includes(name) or name.startswith(KIND))
         tensor.grad = None
     trained = [tensor for tensor in parameters.values() if tensor.requires_grad]
     if not trained:

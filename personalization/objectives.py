@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -63,6 +63,22 @@ def subject_contrast(subject: Tensor, scenery: Tensor, picture: Tensor, temperat
     every = torch.cat((positive[:, None], v @ b.T / temperature), 1).logsumexp(1)
     known = other.any(1)
     return (every - positive)[known].mean() if bool(known.any()) else v.new_zeros(()) * v.sum()
+
+
+def attention_regulariser(attention: Sequence[Tensor], slots: int, w_mean: float, w_var: float) -> Tensor:
+    """AttnDreamBooth (arXiv 2406.05000, eq. 3, and its authors' code): [V] takes as much attention as its category C.
+
+        L_reg = (1 / layers) sum_l sum_b [ w_mean (m_V - m_C)^2 + w_var (v_V - v_C)^2 ]
+
+    m and v are a token's mean and unbiased variance over heads and positions jointly; of several tokens their averages.
+    `attention[l]` (b, heads, n, k), fp32: probabilities of the `slots` tokens of [V], then of those of C.
+    """
+    total = torch.zeros((), device=attention[0].device)
+    for probabilities in attention:
+        every = probabilities.flatten(1, 2)  # (b, heads n, k)
+        mean, variance = (one[:, :slots].mean(1) - one[:, slots:].mean(1) for one in (every.mean(1), every.var(1)))
+        total = total + (w_mean * mean.square() + w_var * variance.square()).sum()
+    return total / len(attention)
 
 
 def soft_mask(mask: Tensor, outside: float) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -114,13 +114,15 @@ def slots_of(
 
     Encoders that read different texts (CLIPTextEncodeSDXL) get entries of their own when their weights differ.
     """
-    gathered: dict[tuple[str, tuple[float, ...]], dict[str, tuple[int, ...]]] = {}
+    gathered: dict[tuple[str, tuple[float, ...]], Slots] = {}
     for encoder, tokens in marked.items():
         for word in sorted({mark.word for _, mark in tokens}):
-            rows, weights = _of_word(word, tokens, length)
-            if rows:
-                gathered.setdefault((word, weights), {})[encoder] = rows
-    return tuple(Slots(word, hashes.get(word, ""), rows, weights) for (word, weights), rows in gathered.items())
+            own = _of_word(word, tokens, length)
+            if own.rows:
+                before = gathered.get((word, own.weights), Slots(word, hashes.get(word, ""), {}, own.weights))
+                rows, category = {**before.rows, encoder: own.rows}, {**before.category, encoder: own.category}
+                gathered[word, own.weights] = before._replace(rows=rows, category=category)
+    return tuple(gathered.values())
 
 
 def phrase_rows(marked: Sequence[tuple[int, Mark]], word: str, length: int) -> list[int]:
@@ -128,12 +130,22 @@ def phrase_rows(marked: Sequence[tuple[int, Mark]], word: str, length: int) -> l
     return [row for row, mark in marked if mark.word == word and row < length]
 
 
-def _of_word(word: str, tokens: Iterable[tuple[int, Mark]], length: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+class _Own(NamedTuple):
+    """One word's tokens in one encoder, as in Slots."""
+
+    rows: tuple[int, ...]
+    category: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+def _of_word(word: str, tokens: Sequence[tuple[int, Mark]], length: int) -> _Own:
     own = [(mark.occurrence, mark.slot, row, mark.weight) for row, mark in tokens if _is_slot(mark, word)]
     cut = {occurrence for occurrence, _, row, _ in own if row >= length}
     kept = sorted(entry for entry in own if entry[0] not in cut)
     weights = {occurrence: weight for occurrence, _, _, weight in kept}
-    return tuple(row for _, _, row, _ in kept), tuple(weights.values())
+    words = [(mark.occurrence, row) for row, mark in tokens if mark.word == word and mark.slot is None]
+    category = tuple(row for occurrence, row in sorted(words) if occurrence in weights and row < length)
+    return _Own(tuple(row for _, _, row, _ in kept), category, tuple(weights.values()))
 
 
 def _is_slot(mark: Mark, word: str) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from .augment import Augmentation
@@ -32,11 +34,16 @@ LEARNING_RATE = Range(0, 0, 1, 1e-5)  # 0: the recipe's
 
 @dataclass(frozen=True)
 class Stage:
-    """Trains the tensors whose names begin with one of `trains`, for its share of the steps."""
+    """Trains tensors whose names begin with one of `trains` (`*` stands for anything), for its share of the steps."""
 
     trains: tuple[str, ...]
     learning_rate: float
     share: float = 1.0
+    w_mean: float = 0.0  # of the attention regulariser
+    w_var: float = 0.0
+
+    def includes(self, name: str) -> bool:
+        return any(fnmatchcase(name, f"{beginning}*") for beginning in self.trains)
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ class Recipe:
     slots: int = 1
     sites: tuple[str, ...] = ()  # keys; empty = all
     templates: tuple[str, ...] = NEUTRAL
+    captions: bool = True  # where pictures have some, instead of the templates
     augmentation: Augmentation = field(default_factory=Augmentation)
     checks: int = 20  # of the held-out loss, evenly spread
     image_tokens: int = 0  # per site
@@ -67,18 +75,18 @@ class Recipe:
     casr_squared: bool = False
     attractor: bool = False  # a word per picture that takes what is not the subject; not for styles
     contrast: float = 0.05  # weight of keeping it apart from the subject
+    rank: int = 0  # of low-rank layers
+    patience: int = 0  # held-out checks without a better one after which a stage ends; 0 = never
 
     def as_header(self) -> Mapping[str, object]:
         """JSON-ready, for the concept file."""
         return asdict(self)
 
-    def stage_ends(self) -> tuple[int, ...]:
-        """The step at which each stage ends; the last one is `steps`."""
-        total, done, ends = sum(stage.share for stage in self.stages), 0.0, []
-        for stage in self.stages:
-            done += stage.share
-            ends.append(round(self.steps * done / total))
-        return tuple(ends)
+    def stage_steps(self) -> tuple[int, ...]:
+        """How many steps each stage takes at most; `steps` in all."""
+        done = list(accumulate((stage.share for stage in self.stages), initial=0.0))
+        ends = [round(self.steps * share / done[-1]) for share in done]
+        return tuple(end - start for start, end in pairwise(ends))
 
     def pace(self, step: int, steps: int) -> float:
         """Share of the learning rate at `step` of a stage's `steps`: linear warm-up, then constant or half a cosine."""
@@ -128,12 +136,52 @@ _NESTED = Sourced(
     paper=None,  # Nested Attention, arXiv 2501.01407, learns an encoder of 1024 tokens, not concepts
     ours=replace(_QUICK.ours, method="nested", stages=(Stage(("nested_values.",), 1e-2),), bank=8),
 )
+_LAYERS, _TEXT_LAYERS = ("low_rank.",), ("low_rank.*.attn2.",)
+
+
+def _staged(first: float, second: float, third: float, steps: int) -> tuple[Stage, ...]:
+    """Learning rates of the three stages, and the last one's steps."""
+    return (
+        Stage(("embedding.",), first, share=60, w_mean=0.1),
+        Stage(_TEXT_LAYERS, second, share=100, w_mean=2.0, w_var=5.0),
+        Stage(_LAYERS, third, share=steps, w_mean=2.0, w_var=5.0),
+    )
+
+
+# AttnDreamBooth, arXiv 2406.05000, and its authors' code: AdamW (0.9, 0.999), on the weights themselves, of SD 2.1
+_ATTN_DREAMBOOTH = Recipe(
+    "staged",
+    _staged(1e-3, 2e-5, 2e-6, 500),
+    steps=660,
+    batch_size=8,
+    weight_decay=1e-2,
+    outside_mask=1.0,
+    templates=("a photo of a {}",),
+    captions=False,
+)
+# Embedding, regulariser and steps are theirs; 2e-6 would teach low-rank layers nothing, LoRA's usual 1e-4 is unmeasured
+_OURS_STAGED = replace(
+    _ATTN_DREAMBOOTH,
+    stages=_staged(1e-3, 1e-4, 1e-4, 500),
+    outside_mask=Recipe.outside_mask,
+    rank=8,
+    checks=60,
+    patience=4,
+)
+_STAGED = Sourced(_ATTN_DREAMBOOTH, _OURS_STAGED)
+_STAGED_FAST = Sourced(
+    # theirs: stage 3 in 200 steps at 1e-5, in batches of 4
+    paper=replace(_ATTN_DREAMBOOTH, method="staged fast", stages=_staged(1e-3, 2e-5, 1e-5, 200), steps=360),
+    ours=replace(_OURS_STAGED, method="staged fast", stages=_staged(1e-3, 1e-4, 3e-4, 200), steps=360, batch_size=4),
+)
 
 RECIPES: dict[tuple[str, str], Sourced] = {
     **{("textual inversion", family): _TEXTUAL_INVERSION for family in FAMILIES},
     **{("quick", family): _QUICK for family in FAMILIES},
     **{("layerwise", family): _LAYERWISE for family in FAMILIES},
     **{("nested", family): _NESTED for family in FAMILIES},
+    **{("staged", family): _STAGED for family in FAMILIES},
+    **{("staged fast", family): _STAGED_FAST for family in FAMILIES},
     ("textual inversion", "Playground"): replace(
         _TEXTUAL_INVERSION,
         ours=replace(_TEXTUAL_INVERSION.ours, steps=120, batch_size=16),
@@ -159,6 +207,14 @@ RECIPES: dict[tuple[str, str], Sourced] = {
             _NESTED.ours, stages=(Stage(("nested_values.",), 3e-2),), steps=120, batch_size=16, schedule="constant"
         ),
     ),
+    ("staged", "Playground"): replace(
+        _STAGED,
+        ours=replace(_OURS_STAGED, stages=_staged(5e-3, 3e-3, 3e-3, 500), steps=240, batch_size=16),
+    ),
+    ("staged fast", "Playground"): replace(
+        _STAGED_FAST,
+        ours=replace(_STAGED_FAST.ours, stages=_staged(5e-3, 3e-3, 5e-3, 200), steps=120, batch_size=16),
+    ),
 }
 
 
@@ -178,7 +234,10 @@ def recipe_for(method: str, family: str, role: str) -> Recipe:
     A style takes 0.6 of a subject's steps, as in CoAR (600 of 1000).
     """
     ours = sourced(method, family).ours
-    return replace(ours, templates=IN_STYLE, steps=round(0.6 * ours.steps)) if role == "style" else ours
+    if role != "style":
+        return ours
+    templates = IN_STYLE[: len(ours.templates)]
+    return replace(ours, templates=templates, steps=round(0.6 * ours.steps))
 
 
 def _known() -> list[str]:

@@ -16,6 +16,7 @@ class Run:
 
     steps_inside: Mapping[str, int] = field(default_factory=dict)  # word -> steps of the schedule inside its window
     acted: dict[str, set[Site]] = field(default_factory=dict)
+    merged: Mapping[str, set[Site]] = field(default_factory=dict)  # sites whose weights hold a word's low-rank layers
     placeless: dict[str, set[Site]] = field(default_factory=dict)  # sites whose attention another pack owns
     known: set[str] = field(default_factory=set)  # words whose concepts a CLIP that was heard knows too
     strangers: set[str] = field(default_factory=set)  # ... words that such a CLIP has for other concepts
@@ -33,12 +34,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Report:
-    """One concept in one sampling: at how many of its sites it acted, and one sentence for people."""
+    """One concept in one sampling: at how many of its sites it acted, and one sentence for people.
+
+    Layers that are merged into the weights act in every conditioning: `acted` counts them even where the word was not
+    spoken, and `cause` then says why the rest of the concept was silent.
+    """
 
     word: str
     acted: int
     sites: int
-    cause: str  # "" when it acted; else "clip", "model", "versions", "word", "rows", "strength", "window" or "site"
+    cause: (
+        str  # "" when spoken and acting; else "clip", "model", "versions", "word", "rows", "strength", "window", "site"
+    )
     sentence: str
 
     @property
@@ -53,11 +60,13 @@ def reports(composition: Composition, run: Run, sites: frozenset[Site]) -> tuple
 
 def _report(placed: PlacedConcept, run: Run, sites: frozenset[Site]) -> Report:
     word, own = placed.word, {site for part in placed.concept.parts for site in part.sites} & sites
-    acted = len(run.acted.get(word, ()))
+    merged = len(own & run.merged.get(word, set()))
+    acted = len(own & (run.acted.get(word, set()) | run.merged.get(word, set())))
     cause = _cause(placed, run)
     sentence = _did(word, acted, len(own), len(run.placeless.get(word, ()))) if not cause else _WHY[cause]
-    said = sentence.format(word=f"<{word}>", node=run.unwired, **_of(word, run))
-    return Report(word, 0 if cause else acted, len(own), cause, said + _besides(word, run, cause))
+    not_spoken = _UNSPOKEN.format(merged=merged, sites=len(own)) if merged else "did not act"
+    said = sentence.format(word=f"<{word}>", failed=not_spoken, node=run.unwired, **_of(word, run))
+    return Report(word, merged if cause else acted, len(own), cause, said + _besides(word, run, cause))
 
 
 def _cause(placed: PlacedConcept, run: Run) -> str:
@@ -66,7 +75,8 @@ def _cause(placed: PlacedConcept, run: Run) -> str:
         return "strength"
     if run.unwired and word in run.spoken:
         return "model"
-    if word in run.written and run.steps_inside.get(word, 1) and (run.acted.get(word) or not placed.concept.parts):
+    acted = run.acted.get(word) or run.merged.get(word) or not placed.concept.parts
+    if word in run.written and run.steps_inside.get(word, 1) and acted:
         return ""
     if word not in run.written:
         return _unwritten(word, run)
@@ -110,14 +120,16 @@ def _besides(word: str, run: Run, cause: str) -> str:
     return missed + lost
 
 
+_UNSPOKEN = "acted only through its merged layers, at {merged} of {sites} sites and in every prompt"
+
 _WHY = {
-    "clip": "{word} did not act: no conditioning came from a CLIP that knows it. Connect Compose's CLIP to the prompt.",
-    "model": "{word} did not act: {node} draws with a MODEL that is not Compose's. Connect Compose's MODEL to it.",
-    "versions": "{word} did not act: CLIP and MODEL hold different concepts of that name. Take both from one Compose.",
-    "word": "{word} did not act: it stands in no prompt of this sampling{near}. Write {word} where it should appear.",
-    "rows": "{word} did not act: {changer} has mixed or changed its rows of the conditioning. "
+    "clip": "{word} {failed}: no conditioning came from a CLIP that knows it. Connect Compose's CLIP to the prompt.",
+    "model": "{word} {failed}: {node} draws with a MODEL that is not Compose's. Connect Compose's MODEL to it.",
+    "versions": "{word} {failed}: CLIP and MODEL hold different concepts of that name. Take both from one Compose.",
+    "word": "{word} {failed}: it stands in no prompt of this sampling{near}. Write {word} where it should appear.",
+    "rows": "{word} {failed}: {changer} has mixed or changed its rows of the conditioning. "
     "Connect the prompt without it.",
-    "strength": "{word} did not act: its strength is 0, so the prompt holds its class word. Raise the strength.",
-    "window": "{word} did not act: no step of this sampling lies between its start and end. Widen the window.",
-    "site": "{word} did not act: its sites never ran with its patch; another pack replaces them. Remove that patch.",
+    "strength": "{word} {failed}: its strength is 0, so the prompt holds its class word. Raise the strength.",
+    "window": "{word} {failed}: no step of this sampling lies between its start and end. Widen the window.",
+    "site": "{word} {failed}: its sites never ran with its patch; another pack replaces them. Remove that patch.",
 }

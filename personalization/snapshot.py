@@ -37,6 +37,7 @@ def taken(state: LearningState, steps: int) -> Snapshot:
         **baseline,
         "kept": torch.tensor([kept.step, kept.loss], dtype=float64),
         "random": state.random,
+        "began": torch.tensor(state.began),
         "losses": torch.tensor(state.losses, dtype=float64),
         "held": torch.tensor(held, dtype=float64).view(-1, 3),
     }
@@ -49,7 +50,8 @@ def belongs(snapshot: Snapshot, start: Mapping[str, Tensor], recipe: Recipe) -> 
     alike = (
         {name: tensor.shape for name, tensor in _under(prefix, snapshot)} == shapes for prefix in (PARAMETER, BEST)
     )
-    return all(alike) and 0 <= snapshot.stage < len(recipe.stages) and snapshot.step <= snapshot.steps
+    began = len(snapshot.tensors.get("began", ())) == snapshot.stage + 1
+    return all(alike) and began and 0 <= snapshot.stage < len(recipe.stages) and snapshot.step <= snapshot.steps
 
 
 def restored(snapshot: Snapshot, start: Mapping[str, Tensor], recipe: Recipe, device: torch.device) -> LearningState:
@@ -63,7 +65,7 @@ def restored(snapshot: Snapshot, start: Mapping[str, Tensor], recipe: Recipe, de
         tensors["random"].clone(),
         Kept(int(step), loss, copies(dict(_under(BEST, snapshot)))),
         optimizer,
-        snapshot.stage,
+        tensors["began"].tolist(),
         tensors.get("baseline"),
         tensors["losses"].tolist(),
         [Held(int(step), loss, bool(best)) for step, loss, best in tensors["held"].tolist()],

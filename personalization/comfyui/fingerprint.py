@@ -8,9 +8,12 @@ from collections.abc import Iterator
 import comfy.model_patcher
 import torch
 
+from .merged_layer import MergedLayer
+
 
 def fingerprint_of(model: comfy.model_patcher.ModelPatcher, part: str = "diffusion_model") -> str:
-    """A hash of the part's weights and LoRA-style patches from a few values of each: seconds for SDXL.
+    """A hash of the part's weights and LoRA-style patches, not those of concepts, from a few values of each: seconds
+    for SDXL.
 
     `part` is the denoiser, or "" for all that a CLIP's or VAE's patcher holds.
     """
@@ -19,7 +22,10 @@ def fingerprint_of(model: comfy.model_patcher.ModelPatcher, part: str = "diffusi
     for name, weight in sorted(model.model.get_submodule(part).state_dict().items()):
         key = f"{part}.{name}" if part else name
         _sample(digest, name, backup[key].weight if key in backup else weight)
-    for key, patches in sorted(model.patches.items()):
+    for key, every in sorted(model.patches.items()):
+        patches = [one for one in every if not isinstance(one[1], MergedLayer)]
+        if not patches:
+            continue
         digest.update(key.encode())
         for strength, patch, strength_model, *_ in patches:
             digest.update(f"{strength}{strength_model}".encode())

@@ -2,7 +2,8 @@
 
 Per sampling a run is opened (OUTER_SAMPLE), per step the conditionings are read (CALC_COND_BATCH), per model call a
 plan is made (APPLY_MODEL). Per site one patch adds image tokens (attn1_patch), another edits the rows that the plan
-names and adds banks (attn2_patch); what is added is met in the attention that follows (site_attention.py).
+names and adds banks (attn2_patch); what is added is met in the attention that follows (site_attention.py). Low-rank
+layers are in the weights (low_rank.py) or act around all of that (acting_block.py).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from .family import base_of
 from .graph import route_here
 from .hearing import Heard, Hearing
 from .host_types import Options, Sampling
+from .low_rank import merged_sites, weave_layers
 from .site_attention import Expected, SiteAttention, Watched
 
 log = logging.getLogger("concept_loom")
@@ -61,6 +63,7 @@ class Loom:
     heard: Mapping[tuple[int, object], Heard] = field(default_factory=dict)  # (list index, uuid) -> conditioning
     plan: Plan | None = None  # while a model call runs
     attention: SiteAttention | None = None  # ... in which rows alone are not enough
+    merged: frozenset[str] = frozenset()  # words whose low-rank layers are in the weights
     owned: Mapping[str, frozenset[object]] = field(default_factory=dict)  # "attn1", "attn2" -> keys that others replace
     observer: Observer | None = None  # in training
     cache: RowCache = field(default_factory=RowCache)
@@ -90,7 +93,8 @@ def weave_model(
     loom = options.get(KEY) or Loom(base_of(model, fingerprint=False))
     for placed in composition:
         fits(placed.concept, loom.base)
-    options[KEY] = loom.with_concepts(composition, listener)
+    loom = loom.with_concepts(composition, listener)
+    options[KEY] = replace(loom, merged=weave_layers(woven_model, loom.composition))
     _hook(woven_model)
     return woven_model
 
@@ -229,7 +233,12 @@ def open_run(
     sampling = cast(Sampling, guider.model_patcher.get_model_object("model_sampling"))
     windows = _windows(loom.composition, sampling)
     route = route_here()
-    run = Run(_steps_inside(sigmas.tolist(), windows), spoken=route.spoken, changers=route.changers)
+    run = Run(
+        _steps_inside(sigmas.tolist(), windows),
+        merged=merged_sites(guider.model_patcher),
+        spoken=route.spoken,
+        changers=route.changers,
+    )
     options[KEY] = replace(loom, run=run, windows=windows, hearing=loom.listening(run))
     out = executor(noise, latent, sampler, sigmas, *args, **kwargs)
     _tell(loom, reports(loom.composition, run, loom.sites))
@@ -263,7 +272,7 @@ def plan_call(
         if windows is None:
             model = cast(comfy.model_base.BaseModel, executor.class_obj)
             windows = _windows(loom.composition, model.model_sampling)
-        plan = planned(loom.composition, call, channel_spans(loom.base.encoders), windows)
+        plan = planned(loom.composition, call, channel_spans(loom.base.encoders), windows, loom.merged)
         options = _with_plan(options, loom, plan)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 

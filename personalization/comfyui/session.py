@@ -15,8 +15,10 @@ import torch
 from comfy.clip_model import CLIPLayer
 from torch import Tensor
 
+from .acting_block import injected
 from .backbone import Backbone
 from .gradient_checkpoint import checkpointed
+from .low_rank import unmerge
 from .prompt_encoder import ClipPromptEncoder
 
 
@@ -41,6 +43,7 @@ def training_session(
             without_inference_tensors(network)
             network.requires_grad_(False)
         stack.enter_context(_out_of_place(clip.cond_stage_model))
+        stack.enter_context(injected(model))
         if checkpoint:
             stack.enter_context(checkpointed(model.model.diffusion_model))
         yield Session(Backbone(model, name), ClipPromptEncoder(clip))
@@ -62,13 +65,19 @@ def _trainable_model(model: comfy.model_patcher.ModelPatcher) -> comfy.model_pat
     if model.cached_patcher_init is not None:
         # ComfyUI 0.18 knows no deep clone: there the weights are the canvas's own, as below.
         deep = {"force_deepcopy": True} if "force_deepcopy" in signature(model.clone).parameters else {}
-        return _fit_to_compute(model.clone(disable_dynamic=True, **deep))
+        return _fit_to_compute(without_concepts(model.clone(disable_dynamic=True, **deep)))
     if model.is_dynamic():
         raise ValueError(
             "This MODEL pages its weights (dynamic VRAM) and does not say how to load it again. Learning needs weights "
             "that stay in place. Load it with a core loader, or start ComfyUI with --disable-dynamic-vram."
         )
-    return _fit_to_compute(model.clone())
+    return _fit_to_compute(without_concepts(model.clone()))
+
+
+def without_concepts(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
+    """Learning is on the model alone, whatever is composed on it."""
+    unmerge(model)
+    return model
 
 
 def _fit_to_compute(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:

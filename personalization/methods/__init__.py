@@ -10,8 +10,9 @@ from typing import NamedTuple
 from ..attractor import starting_rows
 from ..concept import Concept
 from ..learner import LearnTask
+from ..parts import LowRank
 from ..prior import Prior
-from . import layerwise, nested, textual_inversion
+from . import layerwise, nested, staged, textual_inversion
 from .beginning import Beginning
 from .layerwise import means_of
 
@@ -20,9 +21,11 @@ METHODS: dict[str, Callable[[Beginning], Concept]] = {
     "quick": layerwise.start,
     "layerwise": layerwise.start,
     "nested": nested.start,
+    "staged": staged.start,
+    "staged fast": staged.start,
     "textual inversion": textual_inversion.start,
 }
-LARGEST = {"SD 1.5": 430_000, "SDXL": 1_280_000}  # parameters: 0.05 % of the denoiser's, as in CoAR
+LARGEST = {"SD 1.5": 430_000, "SDXL": 1_280_000}  # parameters: 0.05 % of the denoiser's, as in CoAR; layers apart
 
 
 class Choice(NamedTuple):
@@ -47,9 +50,10 @@ def start(beginning: Beginning) -> Concept:
     """The starting concept of the recipe's method; ValueError where the words, sites or size do not fit."""
     concept = METHODS[beginning.recipe.method](beginning)
     most = LARGEST.get(beginning.base.family)
-    if most and concept.parameters > most:
+    rows = replace(concept, parts=tuple(part for part in concept.parts if not isinstance(part, LowRank))).parameters
+    if most and rows > most:
         raise ValueError(
-            f"The concept would have {concept.parameters:,} parameters; at most {most:,} are meant for "
+            f"The concept would have {rows:,} parameters; at most {most:,} are meant for "
             f"{beginning.base.family}. Take fewer slots or sites."
         )
     return concept

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..sites import Site, SiteShape
 from .context_rows import ContextRows
 from .image_tokens import ImageTokens
+from .low_rank import LowRank
 from .nested_values import NestedValues
 
 
@@ -22,22 +23,22 @@ class Part(Protocol):
     def sites(self) -> tuple[Site, ...]: ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """Names `kind.block.number.index` -> the live tensors (not copies)."""
+        """Names `kind.block.number.index`, or longer ones, -> the live tensors (not copies)."""
         ...
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Part:
         """The same part over other tensors of the same names and shapes."""
         ...
 
-    @staticmethod
-    def shape_at(shape: SiteShape, slots: int) -> tuple[int | None, ...]:
-        """What the tensor of a site must look like, None where any size will do; files are checked against it."""
+    @classmethod
+    def expected(cls, shape: SiteShape, slots: int) -> Mapping[str, tuple[int | None, ...]]:
+        """Names and shapes of all that may be there at a site, None where any size will do; files are checked by it."""
         ...
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Part:
-        """The part of a file, from tensors of its kind in forward order of their sites."""
+        """The part of a file, from tensors of its kind in forward order of their sites; ValueError if they disagree."""
         ...
 
 
-PARTS: dict[str, type[Part]] = {part.kind: part for part in (ContextRows, ImageTokens, NestedValues)}
+PARTS: dict[str, type[Part]] = {part.kind: part for part in (ContextRows, ImageTokens, NestedValues, LowRank)}

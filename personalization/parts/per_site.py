@@ -1,4 +1,4 @@
-"""What all parts hold: one tensor of rows per site, named `kind.block.number.index` in a file."""
+"""What most parts hold: one tensor of rows per site, named `kind.block.number.index` in a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 from typing_extensions import Self
 
-from ..sites import Site
+from ..sites import Site, SiteShape
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,15 @@ class PerSite:
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
         return type(self)({site: tensors[f"{self.kind}.{site.key}"] for site in self.rows})
+
+    @staticmethod
+    def shape_at(shape: SiteShape, slots: int) -> tuple[int | None, int]:
+        """What the rows of a site look like, None where any number will do."""
+        raise NotImplementedError
+
+    @classmethod
+    def expected(cls, shape: SiteShape, slots: int) -> dict[str, tuple[int | None, ...]]:
+        return {f"{cls.kind}.{shape.site.key}": cls.shape_at(shape, slots)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:

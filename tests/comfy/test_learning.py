@@ -7,9 +7,11 @@ import pytest
 import torch
 from concept_loom.personalization.attractor import Contrast, attractors, with_attractor, with_attractors
 from concept_loom.personalization.augment import TrainingLatents
+from concept_loom.personalization.calibration import Calibration
 from concept_loom.personalization.comfyui.session import Session, training_session
 from concept_loom.personalization.composition import PlacedConcept
-from concept_loom.personalization.learned import Event, Learned, Step
+from concept_loom.personalization.concept import Concept
+from concept_loom.personalization.learned import Event, Learned, Preview, Step
 from concept_loom.personalization.learner import LearnTask, learn
 from concept_loom.personalization.methods import Beginning, task_of
 from concept_loom.personalization.prior import Prior, tokens_alone
@@ -38,10 +40,23 @@ LAYERWISE = replace(
     class_pictures=2,
 )
 NESTED = replace(WORD, method="nested", stages=(Stage(("nested_values.",), 1e-1),), bank=4, steps=40)
+STAGED = replace(
+    WORD,
+    method="staged",
+    stages=(
+        Stage(("embedding.",), 1e-2, share=4, w_mean=0.1),
+        Stage(("low_rank.*.attn2.",), 1e-2, share=6, w_mean=2.0, w_var=5.0),
+        Stage(("low_rank.",), 1e-2, share=10, w_mean=2.0, w_var=5.0),
+    ),
+    steps=20,
+    rank=4,
+    templates=("a photo of a {}",),
+    captions=False,
+)
 FAMILIES = ("SD 1.5", "SD 2", "SDXL")
 
 
-def latents(pictures: int = 4, held_out: int = 1) -> TrainingLatents:
+def latents(pictures: int = 4, held_out: int = 2) -> TrainingLatents:
     generator = torch.Generator().manual_seed(0)
     shared = torch.randn(1, 4, 8, 8, generator=generator)
     every = shared + 0.2 * torch.randn(pictures + held_out, 4, 8, 8, generator=generator)
@@ -63,7 +78,7 @@ def run(family: str, recipe: Recipe, **changes: object) -> Learned:
         return learn(task(session, recipe, **changes))
 
 
-@pytest.mark.parametrize("recipe", [QUICK, WORD, LAYERWISE, NESTED], ids=lambda recipe: recipe.method)
+@pytest.mark.parametrize("recipe", [QUICK, WORD, LAYERWISE, NESTED, STAGED], ids=lambda recipe: recipe.method)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_learning_brings_held_out_latents_closer_and_changes_no_weight(family: str, recipe: Recipe) -> None:
     networks = (tiny.model(family).model, tiny.clip(family).cond_stage_model)
@@ -85,9 +100,62 @@ def test_a_fresh_quick_concept_changes_no_prediction_of_its_first_caption(family
         assert torch.equal(acting, session.denoiser.predict(noised, sigma, [context]))
 
 
-@pytest.mark.parametrize("recipe", [QUICK, LAYERWISE], ids=lambda recipe: recipe.method)
+@pytest.mark.parametrize("recipe", [QUICK, LAYERWISE, STAGED], ids=lambda recipe: recipe.method)
 def test_the_same_seed_gives_the_same_tensors(recipe: Recipe) -> None:
     assert run("SD 1.5", recipe, seed=3).concept.hash == run("SD 1.5", recipe, seed=3).concept.hash
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_stages_of_staged_train_the_word_then_text_layers_then_all_layers(family: str) -> None:
+    states = [{}]
+    with training_session(tiny.model(family), tiny.clip(family)) as session:
+        begun = task(session, STAGED, previews=20, latents=latents(held_out=0))
+        noised, sigma = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.ones(1)
+        with torch.no_grad():
+            composition = (PlacedConcept(begun.concept),)
+            context = session.encoder.encode("a photo of a <mug>", composition)
+            fresh = session.denoiser.predict(noised, sigma, [context], composition)
+            assert torch.equal(fresh, session.denoiser.predict(noised, sigma, [context]))
+        learn(begun, lambda event: states.append(event.concept.tensors()) if isinstance(event, Preview) else None)
+    states[0] = begun.concept.tensors()
+    moved = [
+        {name for name in states[0] if not torch.equal(states[one][name], states[other][name])}
+        for one, other in ((0, 4), (4, 10), (10, 20))
+    ]
+    layers = {name for name in states[0] if name.startswith("low_rank.")}
+    assert moved == [set(states[0]) - layers, {name for name in layers if ".attn2." in name}, layers]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_attention_regulariser_brings_the_word_and_its_category_together(family: str) -> None:
+    stage = Stage(("embedding.",), 3e-2)
+    recipe = replace(STAGED, stages=(stage,), steps=12)
+    with training_session(tiny.model(family), tiny.clip(family)) as session:
+        free = learn(task(session, recipe, latents=latents(held_out=0))).concept
+        heavy = replace(recipe, stages=(replace(stage, w_mean=1e6, w_var=1e6),))
+        held = learn(task(session, heavy, latents=latents(held_out=0))).concept
+        assert distance(session, held) < 0.5 * distance(session, free)
+
+
+def distance(session: Session, concept: Concept) -> float:
+    composition = (PlacedConcept(concept),)
+    with torch.no_grad():
+        context = session.encoder.encode("a photo of a <mug>", composition)
+        watching = Calibration([context] * 4, "mug", 1, session.denoiser.device)
+        noised = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        sigma = session.denoiser.sigma_at(torch.tensor([0.3, 0.4, 0.5, 0.6]))
+        session.denoiser.predict(sigma.view(-1, 1, 1, 1) * noised, sigma, [context] * 4, composition, watching.observer)
+    return float(watching.loss(1.0, 1.0))
+
+
+def test_staged_learns_the_same_with_gradient_checkpointing() -> None:
+    ends = []
+    for checkpoint in (False, True):
+        with training_session(tiny.model(), tiny.clip(), checkpoint) as session:
+            heavy = tuple(replace(stage, w_mean=1e4, w_var=1e4) for stage in STAGED.stages)  # or nobody would miss it
+            ends.append(learn(task(session, replace(STAGED, stages=heavy, steps=6))).concept.tensors())
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(ends[1][name], tensor)
 
 
 def test_image_tokens_start_as_the_pictures_mean_and_prior_and_regularisation_hold_them_back() -> None:
@@ -180,5 +248,5 @@ def test_the_contrast_parts_the_subject_from_its_surroundings() -> None:
         contrast = Contrast("mug", contexts, torch.device("cpu"))
         assert contrast.pictures.tolist() == [0, 1] and (contrast.columns[:, 0] < contrast.columns[:, 1]).all()
         x, sigma = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.ones(2)
-        session.denoiser.predict(x, sigma, contexts, composition, contrast.observer())
+        session.denoiser.predict(x, sigma, contexts, composition, contrast.observer)
         assert 0 < float(contrast.loss()) < 10

@@ -127,6 +127,12 @@ def test_composed_concepts_are_on_the_model_with_multiplied_strength() -> None:
     assert composition_of(tiny.model()) == ()
 
 
+def test_a_placed_concept_can_spare_other_prompts() -> None:
+    placed = PlacedConcept(tiny.low_rank(tiny.concept("mug")))
+    merged, sparing = (PlaceConcept.execute(placed, 1.0, "as learned", sparing=on).result for on in (False, True))
+    assert compose(*merged)[0].patches and not compose(*sparing)[0].patches
+
+
 @pytest.mark.parametrize(
     ("placed", "wired", "said"),
     [

@@ -14,7 +14,8 @@ from comfy import supported_models
 from comfy.supported_models_base import ClipTarget
 from concept_loom.personalization.comfyui.family import base_of
 from concept_loom.personalization.concept import Concept, ConceptInfo
-from concept_loom.personalization.parts import ContextRows, ImageTokens, NestedValues
+from concept_loom.personalization.parts import ContextRows, ImageTokens, LowRank, NestedValues
+from concept_loom.personalization.parts.low_rank import Pair, layer_widths
 
 CONFIGS = {"SD 1.5": supported_models.SD15, "SD 2": supported_models.SD20, "SDXL": supported_models.SDXL}
 CONTEXT = {"SD 1.5": 768, "SD 2": 1024, "SDXL": 2048}
@@ -76,6 +77,19 @@ def guest(kind: type[ImageTokens] | type[NestedValues], one: Concept) -> Concept
     shapes = {shape.site: kind.shape_at(shape, 1)[1] for shape in one.info.base.sites}
     rows = {site: 3 * torch.randn(3, width or 0, generator=generator) for site, width in shapes.items()}
     return replace(one, parts=(kind(rows),))
+
+
+def low_rank(one: Concept, rank: int = 3, loud: float = 0.5) -> Concept:
+    """`one` with random layers of that rank in every block instead of its parts."""
+    generator = torch.Generator().manual_seed(sum(map(ord, one.info.name)) + 2)
+
+    def pair(into: int, out: int) -> Pair:
+        a = torch.randn(rank, into, generator=generator) / into**0.5
+        return Pair(a, loud * torch.randn(out, rank, generator=generator) / rank)
+
+    shapes = one.info.base.sites
+    layers = {shape.site: {name: pair(*widths) for name, widths in layer_widths(shape).items()} for shape in shapes}
+    return replace(one, parts=(LowRank(layers),))
 
 
 def without_parts(one: Concept) -> Concept:

@@ -73,4 +73,4 @@ def test_the_learning_rate_warms_up_and_then_follows_its_schedule(schedule: str,
 
 def test_stages_share_the_steps() -> None:
     stages = tuple(Stage((str(i),), 1.0, share) for i, share in enumerate((60, 100, 500)))
-    assert replace(RECIPE, stages=stages, steps=66).stage_ends() == (6, 16, 66)
+    assert replace(RECIPE, stages=stages, steps=66).stage_steps() == (6, 10, 50)

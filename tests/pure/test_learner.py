@@ -7,7 +7,16 @@ import pytest
 import torch
 from concept_loom.personalization.batch import draw, training_texts
 from concept_loom.personalization.composition import PlacedConcept
-from concept_loom.personalization.learned import Event, Held, LearningDiverged, Preview, Started, Step, told
+from concept_loom.personalization.learned import (
+    Event,
+    Held,
+    LearningDiverged,
+    Preview,
+    Started,
+    Step,
+    ended_early,
+    told,
+)
 from concept_loom.personalization.learner import LearnTask, learn
 from concept_loom.personalization.methods import Beginning, start
 from concept_loom.personalization.recipe import Recipe, Stage
@@ -209,6 +218,15 @@ def test_overfitting_keeps_an_earlier_step_and_says_so() -> None:
     assert f"Best at step {learned.best_step} of 300" in learned.sentence
 
 
+def test_one_held_out_picture_judges_but_does_not_choose() -> None:
+    greedy = replace(ROWS, steps=300, stages=(Stage(("context_rows.",), 1e-1),), checks=60)
+    learned = learn(task(greedy, latents=toy_latents(train=1, held_out=1)))
+    best = min(learned.held, key=lambda one: one.loss)
+    assert learned.best_step == 300 > best.step
+    assert learned.concept.info.scores["held_out"] == learned.held[-1].loss
+    assert f"came nearest at step {best.step}" in learned.sentence
+
+
 def test_without_held_out_pictures_the_last_state_is_kept() -> None:
     learned = learn(task(latents=toy_latents(held_out=0)))
     assert learned.best_step == 40 and learned.held == () and "cannot be judged" in learned.sentence
@@ -226,6 +244,58 @@ def test_held_out_checks_cost_at_most_a_fifth() -> None:
     one = task(replace(ROWS, batch_size=1, checks=1000))
     learned = learn(one)
     assert len(learned.held) * 8 * 0.5 <= 0.2 * 40 + 8  # 8 samples a check, half the cost of a trained one
+
+
+HASTY = replace(
+    ROWS,
+    stages=(Stage(("embedding.",), 10.0, share=2), Stage(("context_rows.",), 3e-2, share=1)),
+    steps=60,
+    checks=30,
+    patience=3,
+)
+
+
+def test_a_stage_ends_when_the_held_out_pictures_come_no_closer_and_the_next_starts_from_the_best() -> None:
+    seen = {}
+    one = task(HASTY, previews=60)
+    learned = learn(one, lambda event: seen.update({event.step: event.concept}) if isinstance(event, Preview) else None)
+    first = len(learned.losses) - 20
+    assert 0 < first < 40 and learned.finished and learned.steps == 60
+    early = f"Ended early, as the held-out pictures came no closer: stage 1 after {first} of 40 steps."
+    assert learned.sentence.endswith(early)
+    begun, last = one.concept.tensors(), seen[first + 1].tensors()
+    best = next((held.step for held in reversed(learned.held[: first // 2]) if held.best), 0)
+    kept = seen[best].tensors() if best else begun
+    assert torch.equal(last["embedding.l"], kept["embedding.l"])
+    assert not torch.equal(last["context_rows.middle.0.0"], begun["context_rows.middle.0.0"])
+
+
+def test_without_patience_or_held_out_pictures_every_step_is_taken() -> None:
+    for one in (task(replace(HASTY, patience=0)), task(HASTY, latents=toy_latents(held_out=0))):
+        learned = learn(one)
+        assert len(learned.losses) == 60 and "Ended early" not in learned.sentence
+
+
+@pytest.mark.parametrize(
+    ("began", "taken", "finished", "said"),
+    [
+        ([0], 10, True, ""),
+        ([0], 4, True, "stage 1 after 4 of 10 steps."),
+        ([0], 4, False, ""),
+        ([0, 7, 27], 30, True, "stage 1 after 7 of 10 steps, stage 3 after 3 of 30 steps."),
+        ([0, 7, 27], 30, False, "stage 1 after 7 of 10 steps."),
+    ],
+)
+def test_only_stages_that_ended_of_themselves_are_told(began: list[int], taken: int, finished: bool, said: str) -> None:
+    planned = (10, 20, 30) if len(began) > 1 else (10,)
+    sentence = ended_early(began, taken, planned, finished)
+    assert sentence.endswith(said) and bool(sentence) == bool(said)
+
+
+def test_captions_give_way_to_the_recipes_one_prompt() -> None:
+    one = task(replace(ROWS, captions=False, templates=("a photo of a {}",), steps=3))
+    learn(replace(one, latents=replace(one.latents, captions=("on a beach",) * 5)))
+    assert one.prompt_encoder.encoded <= 3  # the start, and one text
 
 
 def curve(*losses: float) -> list[Held]:

@@ -7,7 +7,9 @@ import torch
 from concept_loom.personalization.batch import captioned, training_texts
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.concept import ROLES
+from concept_loom.personalization.learning_state import fresh_optimizer
 from concept_loom.personalization.methods import AUTO, METHODS, Beginning, chosen, start
+from concept_loom.personalization.parts.low_rank import layer_widths
 from concept_loom.personalization.recipe import FAMILIES, Recipe, Stage, recipe_for, sourced
 
 from .toy import BASE, SITES, ToyDenoiser, ToyPromptEncoder
@@ -62,6 +64,47 @@ def test_textual_inversion_has_an_embedding_per_encoder_and_no_parts() -> None:
         "embedding.l": (3, 10),
         "embedding.g": (3, 14),
     }
+
+
+STAGED = recipe_for("staged", "SD 1.5", "subject")
+STAGED_3 = replace(STAGED, rank=3)
+
+
+def test_staged_starts_as_the_class_word_with_layers_that_change_nothing() -> None:
+    concept = start(beginning(recipe=STAGED_3))
+    assert concept.info.phrase == "[V] coffee mug" and concept.hash == start(beginning(recipe=STAGED_3)).hash
+    (part,) = concept.parts
+    for shape in BASE.sites:
+        for name, (into, out) in layer_widths(shape).items():
+            pair = part.layers[shape.site][name]
+            assert pair.a.shape == (3, into) and pair.b.shape == (out, 3)
+            assert pair.a.abs().max() > 0 and not pair.b.any()
+
+
+def test_its_stages_train_the_word_then_text_layers_then_all_layers() -> None:
+    tensors = start(beginning(recipe=STAGED_3)).tensors()
+    trained = []
+    for stage in STAGED.stages:
+        fresh_optimizer(tensors, stage, STAGED)
+        trained.append({name for name, tensor in tensors.items() if tensor.requires_grad})
+    layers = {name for name in tensors if name.startswith("low_rank.")}
+    assert trained == [set(tensors) - layers, {name for name in layers if ".attn2." in name}, layers]
+    assert {name.split(".", 4)[4] for name in layers} == {
+        f"{layer}.{ab}" for layer in layer_widths(BASE.sites[0]) for ab in "ab"
+    }
+
+
+def test_staged_steps_and_prompts_are_the_papers() -> None:
+    paper, fast = sourced("staged", "SD 2").paper, sourced("staged fast", "SD 2").paper
+    assert paper and paper.stage_steps() == (60, 100, 500) and fast and fast.stage_steps() == (60, 100, 200)
+    for role, word in (("subject", "a photo of a {}"), ("style", "a picture in {}")):
+        recipe = recipe_for("staged", "SD 2", role)
+        assert recipe.templates == (word,) and not recipe.captions
+
+
+def test_low_rank_layers_need_a_rank() -> None:
+    with pytest.raises(ValueError, match="rank is 0"):
+        start(beginning(recipe=replace(STAGED, rank=0)))
 
 
 def test_rows_start_at_the_chosen_sites_only() -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from concept_loom.personalization.objectives import (
+    attention_regulariser,
     denoising_loss,
     min_snr,
     prior_preservation,
@@ -94,3 +95,33 @@ def test_without_two_pictures_there_is_nothing_to_contrast() -> None:
     loss = subject_contrast(v, torch.randn(3, 6), torch.tensor([1, 1, 1]))
     loss.backward()
     assert float(loss.detach()) == 0 and not v.grad.any()
+
+
+def _literally(layers: list[torch.Tensor], w_mean: float, w_var: float) -> float:
+    """arXiv 2406.05000 sample by sample, for [V] in column 0 and its category in column 1."""
+    total = 0.0
+    for layer in layers:
+        for sample in layer:  # (heads, n, 2)
+            of = [[float(sample[h, i, token]) for h in range(3) for i in range(4)] for token in (0, 1)]
+            m_v, m_c = (sum(values) / 12 for values in of)
+            v_v, v_c = (sum((x - m) ** 2 for x in values) / 11 for values, m in zip(of, (m_v, m_c), strict=True))
+            total += w_mean * (m_v - m_c) ** 2 + w_var * (v_v - v_c) ** 2
+    return total / len(layers)
+
+
+@pytest.mark.parametrize(("w_mean", "w_var"), [(0.1, 0.0), (2.0, 5.0), (0.0, 1.0)])
+def test_the_attention_regulariser_is_the_papers(w_mean: float, w_var: float) -> None:
+    layers = [torch.rand(2, 3, 4, 2, generator=torch.Generator().manual_seed(seed)) for seed in range(5)]
+    assert float(attention_regulariser(layers, 1, w_mean, w_var)) == pytest.approx(_literally(layers, w_mean, w_var))
+
+
+def test_a_category_of_several_tokens_counts_by_its_average() -> None:
+    one = torch.rand(2, 3, 4, 2, generator=torch.Generator().manual_seed(0))
+    split = torch.cat((one, one[..., 1:]), -1)
+    assert float(attention_regulariser([split], 1, 2.0, 5.0)) == pytest.approx(_literally([one], 2.0, 5.0))
+
+
+def test_the_attention_regulariser_moves_both_words() -> None:
+    attention = torch.rand(1, 2, 4, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    attention_regulariser([attention], 1, 2.0, 5.0).backward()
+    assert attention.grad is not None and (attention.grad.abs().amax((0, 1, 2)) > 0).all()

@@ -98,6 +98,16 @@ def test_slots_list_rows_in_slot_order_once_per_occurrence():
     tokens = marks((4, 0, 0, 1.0), (5, 0, 1, 1.0), (6, 0, None, 1.0), (90, 1, 0, 1.2), (91, 1, 1, 1.2))
     (slots,) = slots_of({"l": tokens}, 154, {"mug": "hash"})
     assert slots.rows == {"l": (4, 5, 90, 91)} and slots.weights == (1.0, 1.2) and slots.concept == "hash"
+    assert slots.category == {"l": (6,)}
+
+
+def test_the_category_goes_with_its_occurrence_in_every_encoder():
+    one = marks((4, 0, 0, 1.0), (5, 0, None, 1.0), (6, 0, None, 1.0))
+    other = marks((75, 1, 0, 1.0), (76, 1, None, 1.0), (77, 1, None, 1.0), (90, 2, 0, 1.0), (91, 2, None, 1.0))
+    (slots,) = slots_of({"l": one + other, "g": one}, 77, {})[:1]
+    assert slots.category == {"l": (5, 6, 76)}
+    (both,) = slots_of({"l": one, "g": one}, 77, {})
+    assert both.category == {"l": (5, 6), "g": (5, 6)}
 
 
 def test_an_occurrence_that_was_cut_off_has_no_rows():

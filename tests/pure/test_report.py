@@ -58,3 +58,12 @@ def test_a_near_miss_is_named_whether_the_word_acted_or_not():
     assert "<mugg> does" in report(known={"mug"}, aside=near).sentence
     acted = report(**HERE, acted={"mug": set(SITES)}, aside=near)
     assert acted.cause == "" and "<mugg>" in acted.sentence and "<hatt>" not in acted.sentence
+
+
+def test_merged_layers_count_also_where_the_word_was_not_spoken():
+    merged = {"merged": {"mug": set(SITES)}}
+    spoken, silent, off = report(**HERE, **merged), report(known={"mug"}, **merged), report(replace(MUG, strength=0.0))
+    assert (spoken.cause, spoken.acted) == ("", len(SITES)) and "acted at 2 of 2 sites" in spoken.sentence
+    assert (silent.cause, silent.acted) == ("word", len(SITES)) and silent.warns
+    assert "acted only through its merged layers, at 2 of 2 sites and in every prompt" in silent.sentence
+    assert off.acted == 0 and "did not act" in off.sentence

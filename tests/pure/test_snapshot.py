@@ -50,6 +50,16 @@ def same(one: Learned, other: Learned) -> bool:
     )
 
 
+def test_after_a_stage_that_ended_early_it_goes_on_to_the_same_end() -> None:
+    stages = (Stage(("embedding.",), 10.0), Stage(("context_rows.",), 3e-2))
+    hasty = replace(RECIPE, stages=stages, steps=40, batch_size=16, checks=40, patience=2)
+    whole, snapshots = with_snapshots(task(hasty))
+    assert len(whole.losses) < 40 and "stage 1 after" in whole.sentence
+    for snapshot in snapshots:
+        resumed = learn(task(hasty, snapshot=on_disk(snapshot)))
+        assert same(resumed, whole) and resumed.sentence == whole.sentence
+
+
 @pytest.mark.parametrize("held_out", [0, 2])
 def test_from_every_step_learning_goes_on_to_bit_identical_tensors(held_out: int) -> None:
     whole, snapshots = with_snapshots(task(held_out=held_out))

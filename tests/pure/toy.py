@@ -9,7 +9,7 @@ import torch
 from concept_loom.personalization.augment import TrainingLatents
 from concept_loom.personalization.composition import Composition, PlacedConcept
 from concept_loom.personalization.concept import Base
-from concept_loom.personalization.denoiser import Context, Observer, Slots
+from concept_loom.personalization.denoiser import Context, Observation, Observer, Slots
 from concept_loom.personalization.parts.context_rows import ContextRows, lerp_rows
 from concept_loom.personalization.prompt import SLOT, occurrences
 from concept_loom.personalization.sites import Site, SiteShape
@@ -33,6 +33,12 @@ class Attention(nn.Module):
         q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (self.to_q(x), *self.keys_values(context)))
         return self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
+    def shares(self, x: Tensor, context: Tensor, columns: Tensor | None) -> Tensor | None:
+        """Attention to the columns (b, k): (b, heads, n, k)."""
+        q, k = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (self.to_q(x), self.to_k(context)))
+        shares = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
+        return None if columns is None else shares.gather(-1, columns[:, None, None].expand(*shares.shape[:3], -1))
+
     def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
         return self.to_k(context), self.to_v(context)
 
@@ -45,11 +51,14 @@ class Backbone(nn.Module):
         self.attn1 = nn.ModuleList(Attention(WIDTH) for _ in SITES)
         self.attn2 = nn.ModuleList(Attention(CONTEXT) for _ in SITES)
 
-    def forward(self, x: Tensor, contexts: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, contexts: Sequence[Tensor], observer: Observer | None = None) -> Tensor:
         """x (b, c, h, w), one context (b, tokens, d) per site."""
         h = self.into(x.flatten(2).transpose(1, 2)) + self.place  # (b, n, width)
-        for attn1, attn2, context in zip(self.attn1, self.attn2, contexts, strict=True):
+        for site, attn1, attn2, context in zip(SITES, self.attn1, self.attn2, contexts, strict=True):
+            hidden = h
             h = h + attn1(h, h)
+            if observer:
+                observer.see(site, Observation(hidden, attn2.shares(h, context, observer.columns)))
             h = h + 3 * attn2(h, context)
         return self.out(h).transpose(1, 2).unflatten(2, (SIDE, SIDE))
 
@@ -83,7 +92,6 @@ class ToyDenoiser:
         composition: Composition = (),
         observer: Observer | None = None,
     ) -> Tensor:
-        assert observer is None, "the toy shows nobody its attention"
         self.calls += 1
         broken = self.calls == self.breaks
         if broken and self.raises:
@@ -91,7 +99,7 @@ class ToyDenoiser:
         context = torch.cat([one.tensor for one in contexts])  # (b, tokens, d); equal lengths only
         per_site = [_edited(context, site, contexts, composition) for site in SITES]
         scale = sigma.view(-1, 1, 1, 1)
-        eps = self.net(noised / (scale**2 + 1).sqrt(), per_site)
+        eps = self.net(noised / (scale**2 + 1).sqrt(), per_site, observer)
         return noised - scale * eps * (torch.nan if broken else 1.0)
 
 
@@ -148,7 +156,11 @@ class ToyPromptEncoder:
 
     def _slots(self, word: str, placed: PlacedConcept, words: list[str]) -> Slots:
         rows = tuple(i for i, one in enumerate(words) if one == word)
-        return Slots(word, placed.concept.hash, dict.fromkeys(ENCODERS, rows), (1.0,))
+        own = placed.concept.info.phrase.split("[V]")[-1].split()
+        category = tuple(range(rows[-1] + 1, rows[-1] + 1 + len(own)))
+        return Slots(
+            word, placed.concept.hash, dict.fromkeys(ENCODERS, rows), (1.0,), dict.fromkeys(ENCODERS, category)
+        )
 
     def _encoded(self, key: str, words: list[str], placed: dict[str, PlacedConcept]) -> Tensor:
         seen: dict[str, int] = {}
