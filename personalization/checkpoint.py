@@ -1,4 +1,5 @@
-"""Concept files, format 1: safetensors with `embedding.<encoder>` and `<part>.<block>.<number>.<index>`.
+"""Concept files, format 1: safetensors with `embedding.<encoder>` and `<part>.<block>.<number>.<index>`
+(`latent_instruction.every_site` for what all sites share).
 
 Everything else stands as one JSON text under "concept_loom" in the file's metadata, beside the keys that ComfyUI's
 asset browser and other tools show (modelspec.*, trained_words, ssmd_cover_images).
@@ -23,7 +24,6 @@ from .concept import Concept, ConceptInfo
 from .header import KEY, info_from, json_of
 from .parts import PARTS, Part
 from .refusal import ConceptFileError, damaged, not_ours
-from .sites import Site
 from .whole_file import write_whole
 
 HEADER_LIMIT = 8 << 20  # bytes; what ComfyUI reads of a header
@@ -159,7 +159,7 @@ def _assembled(path: Path, info: ConceptInfo, tensors: Mapping[str, Tensor], thu
             raise damaged(path, f"'{name}' is {tuple(tensor.shape)} where {shape} belongs")
     if not tensors:
         raise damaged(path, "it holds no tensors")
-    return Concept(info, _embeddings(tensors), _parts(tensors), thumbnail)
+    return Concept(info, _embeddings(tensors), _parts(info, tensors), thumbnail)
 
 
 def _agrees(tensor: Tensor, expected: tuple[int | None, ...]) -> bool:
@@ -171,11 +171,8 @@ def _agrees(tensor: Tensor, expected: tuple[int | None, ...]) -> bool:
 def _expected(info: ConceptInfo) -> dict[str, tuple[int | None, ...]]:
     """Every tensor name that this concept may have, and its shape."""
     embeddings = {f"embedding.{key}": (info.slots, width) for key, width in info.base.encoders.items()}
-    return {**embeddings} | {
-        f"{kind}.{shape.site.key}": part.shape_at(shape, info.slots)
-        for kind, part in PARTS.items()
-        for shape in info.base.sites
-    }
+    parts = [part.expected(info.base.sites, info.slots) for part in PARTS.values()]
+    return {**embeddings} | {name: shape for names in parts for name, shape in names.items()}
 
 
 def _embeddings(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -183,18 +180,6 @@ def _embeddings(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _parts(tensors: Mapping[str, Tensor]) -> tuple[Part, ...]:
-    own = {kind: {n: t for n, t in _in_order(tensors) if n.startswith(f"{kind}.")} for kind in PARTS}
-    return tuple(PARTS[kind].from_tensors(found) for kind, found in own.items() if found)
-
-
-def _in_order(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    """Sites in forward order, whatever order the file lists them in."""
-    rank = {"input": 0, "middle": 1, "output": 2}
-
-    def key(name: str) -> tuple[object, ...]:
-        kind, _, rest = name.partition(".")
-        site = Site.parse(rest) if kind in PARTS else Site("input", -1, -1)
-        return (kind, rank[site.block], site.number, site.index)
-
-    return [(name, tensors[name]) for name in sorted(tensors, key=key)]
+def _parts(info: ConceptInfo, tensors: Mapping[str, Tensor]) -> tuple[Part, ...]:
+    own = {kind: {name: one for name, one in tensors.items() if name.startswith(f"{kind}.")} for kind in PARTS}
+    return tuple(PARTS[kind].from_tensors(found, info.base.sites) for kind, found in own.items() if found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from ..sites import Site, SiteShape
 from .context_rows import ContextRows
 from .image_tokens import ImageTokens
+from .instruction import LatentInstruction
 from .nested_values import NestedValues
 
 
@@ -22,22 +23,22 @@ class Part(Protocol):
     def sites(self) -> tuple[Site, ...]: ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """Names `kind.block.number.index` -> the live tensors (not copies)."""
+        """Their names in a file -> the live tensors (not copies)."""
         ...
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Part:
         """The same part over other tensors of the same names and shapes."""
         ...
 
-    @staticmethod
-    def shape_at(shape: SiteShape, slots: int) -> tuple[int | None, ...]:
-        """What the tensor of a site must look like, None where any size will do; files are checked against it."""
+    @classmethod
+    def expected(cls, shapes: Sequence[SiteShape], slots: int) -> dict[str, tuple[int | None, ...]]:
+        """Every name that its tensors may have on a base of these sites, and their shapes; None = any size."""
         ...
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Part:
-        """The part of a file, from tensors of its kind in forward order of their sites."""
+    def from_tensors(cls, tensors: Mapping[str, Tensor], shapes: Sequence[SiteShape]) -> Part:
+        """The part of a file, from tensors under `expected` names."""
         ...
 
 
-PARTS: dict[str, type[Part]] = {part.kind: part for part in (ContextRows, ImageTokens, NestedValues)}
+PARTS: dict[str, type[Part]] = {part.kind: part for part in (ContextRows, ImageTokens, NestedValues, LatentInstruction)}
