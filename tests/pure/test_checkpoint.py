@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from concept_loom.personalization import checkpoint
+from concept_loom.personalization import tensor_file
 from concept_loom.personalization.checkpoint import load, read_info, read_thumbnail, save
 from concept_loom.personalization.parts import LatentInstruction
 from concept_loom.personalization.refusal import ConceptFileError
@@ -205,6 +205,6 @@ def test_a_flipped_bit_in_a_tensor_is_refused(saved):
 
 
 def test_a_file_that_is_too_large_is_not_read(saved, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FILE_LIMIT", 10)
+    monkeypatch.setattr(tensor_file, "FILE_LIMIT", 10)
     with pytest.raises(ConceptFileError, match="larger"):
         load(saved)
