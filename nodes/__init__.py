@@ -13,6 +13,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
     from .files import LoadConcept, SaveConcept
     from .learn import LearnConcept
     from .playground import LoadPlaygroundModel
+    from .towers import TowerEncoder, TrainTowers
 
     folders.register()
     routes.register()
@@ -24,5 +25,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
         LoadConcept,
         PlaceConcept,
         ComposeConcepts,
+        TrainTowers,
+        TowerEncoder,
         CheckComfyUI,
     ]
