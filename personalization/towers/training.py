@@ -4,8 +4,10 @@
     F_sem^a = SemTower(q=E_a, kv=E_m)      F_sem^m = SemTower(q=E_m, kv=E_a)
     X = Fusion(F_sty, F_sem) for the pairs {sty^a, sty^s} x {sem^a, sem^m},    L = |D(x_a + sigma n; text, X) - x_a|^2
 
-Which pair a sample takes, and which picture of the same style, is drawn by importance (importance.py). Ours: some
-samples see the style alone or the semantics alone, so that each can be used without the other; gradients are cut.
+Which pair a sample takes, and which picture of the same style, is drawn by importance (importance.py). What a tower
+should not tell is right in only some of the pairs, what it should tell in all of them: that keeps the two apart. Ours:
+some samples see the style alone or the semantics alone, so that each can be used without the other. There the anchor
+only asks (sty^a, sem^a), for as E_kv it would give away what the hidden half should have told. Gradients are cut.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from .triplets import Triplets
 
 WORD = "towers"
 PAIRS = ("sty^a sem^a", "sty^a sem^m", "sty^s sem^a", "sty^s sem^m")
+ASKING = 0  # the pair in which the anchor only asks
 HIDDEN = -3.0e4  # on a logit: never seen, and finite in fp16 too
 
 
@@ -77,7 +80,7 @@ def train(task: TowersTask, on_step: Callable[[Step], None] = lambda step: None)
     Raises ArithmeticError on NaN or infinity, ValueError where the instruction acts nowhere.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        run = _Run(task)
+        run = TowersRun(task)
         try:
             while len(run.losses) < task.recipe.steps:
                 run.step()
@@ -88,7 +91,7 @@ def train(task: TowersTask, on_step: Callable[[Step], None] = lambda step: None)
         return run.trained()
 
 
-class _Run:
+class TowersRun:
     def __init__(self, task: TowersTask) -> None:
         self.task, self.recipe, self.began = task, task.recipe, task.clock()
         base, triplets = task.denoiser.base, task.triplets
@@ -142,19 +145,24 @@ class _Run:
         anchor = torch.randint(len(triplets.users), (size,), generator=generator)
         same = triplets.users[anchor][:, None] == triplets.users[None]  # (b, N)
         same[torch.arange(size), anchor] = False
-        chance = torch.rand(size, generator=generator)
+        alone = self.alone(size)
         picks = torch.rand(size, generator=generator).tolist()
         texts = [self.texts[number] for number in anchor.tolist()]
         return Draw(
             anchor,
             self.pictures.drawn_among(same, generator),
             torch.randint(triplets.copies.shape[1], (size,), generator=generator),
-            self.pairs.drawn(size, generator),
-            (chance < self.recipe.alone).long() + 2 * (chance > 1 - self.recipe.alone).long(),
+            torch.where(alone == 0, self.pairs.drawn(size, generator), ASKING),
+            alone,
             spread(size, self.recipe.sigma_range, generator),
             torch.randn(size, *triplets.latents.shape[1:], generator=generator),
             tuple(own[int(pick * len(own))] for own, pick in zip(texts, picks, strict=True)),
         )
+
+    def alone(self, size: int) -> Tensor:
+        """Which samples hide the semantics (1) or the style (2), (size,)."""
+        chance = torch.rand(size, generator=self.generator)
+        return (chance < self.recipe.alone).long() + 2 * (chance > 1 - self.recipe.alone).long()
 
     def reconstruction(self, draw: Draw) -> Tensor:
         """The model's own loss of the anchors, (b,)."""
