@@ -18,8 +18,8 @@ from torch import Tensor
 from ..concept import Base, Concept, ConceptInfo
 from ..learned import Step
 from ..library import free_path
-from ..thumbnail import jpeg_of
-from ..towers.file import TowersFile, TowersInfo, load, save, trained_before
+from ..thumbnail import jpeg_of, small
+from ..towers.file import TowersFile, TowersInfo, read_info, save, trained_before
 from ..towers.instruct import ConceptWords, Instructions, instructed, instructions
 from ..towers.networks import Towers
 from ..towers.recipe import RECIPES, TowersRecipe
@@ -28,7 +28,7 @@ from ..towers.triplets import Sizes, Users, triplets_of
 from .canvas import Canvas, checkpoint_name, size_for
 from .family import base_of
 from .fingerprint import fingerprint_of
-from .lesson import CURVE, LARGE
+from .lesson import CURVE, LARGE, enough_memory
 from .session import training_session
 from .vision import Vision
 
@@ -89,7 +89,7 @@ def teach_towers(
         key = _key(course, recipe)
         found = trained_before(key, folders)
         if found:
-            info = load(found).info
+            info = read_info(found)
             told = f"Trained before in {info.steps} steps; taken from {found.name}, nothing was trained."
             return TowersLesson(found, info.losses, (told,), True)
         trained = _trained(course, base, recipe, on_step)
@@ -111,7 +111,8 @@ def _trained(course: TowersCourse, base: Base, recipe: TowersRecipe, on_step: Ca
     with torch.no_grad():
         triplets = triplets_of(course.users, sizes, recipe.copies, seed, (canvas.encode, course.vision.tokens))
     large = canvas.model.model_size() > LARGE
-    with training_session(canvas.model, canvas.clip, large, canvas.name) as (denoiser, encoder):
+    memory = enough_memory(recipe.batch_size, "Train Towers")
+    with memory, training_session(canvas.model, canvas.clip, large, canvas.name) as (denoiser, encoder):
         interrupts = (host.InterruptProcessingException,)
         return train(TowersTask(denoiser, encoder, triplets, recipe, seed, interrupts), on_step)
 
@@ -169,7 +170,7 @@ def make_concepts(
     origin = _origin(file, base, pictures)
     shown = (pictures.history[0], pictures.reference, pictures.reference)
     concepts = (
-        replace(instructed(one, tokens, origin), thumbnail=jpeg_of(picture[None].cpu()))
+        replace(instructed(one, tokens, origin), thumbnail=jpeg_of(small(picture[None].cpu())))
         for one, tokens, picture in zip(words, (made.style, made.semantics, made.both), shown, strict=True)
     )
     return Making(tuple(concepts), tuple(made.weights.tolist()))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 TILE, MARGIN = 96, 8  # pixels
 BAR, GROUND, INK = (70, 130, 255), (28, 30, 34), (235, 235, 235)
 WIDTH = 3 * TILE  # of a bar that is full
+BLOCK = "\u2588"
 
 
 def chart(pictures: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -32,7 +33,7 @@ def chart(pictures: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 def told(weights: Sequence[float]) -> tuple[str, ...]:
     """The same as a line of text per picture."""
     return tuple(
-        f"history {number}: {'█' * max(1, round(20 * weight / max(*weights, 1e-9)))} {weight:.1%}"
+        f"history {number}: {BLOCK * max(1, round(20 * weight / max(*weights, 1e-9)))} {weight:.1%}"
         for number, weight in enumerate(weights, 1)
     )
 

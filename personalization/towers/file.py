@@ -99,10 +99,10 @@ def read_info(path: Path) -> TowersInfo:
 
 
 def trained_before(key: str, folders: Iterable[Path]) -> Path | None:
-    """The file whose whole training had this key."""
+    """The first sound file whose whole training had this key."""
     for path in (path for folder in folders for path in sorted(folder.rglob("*.safetensors"))):
         with suppress(ConceptFileError):
-            if read_info(path).key == key:
+            if read_info(path).key == key and load(path):
                 return path
     return None
 

@@ -87,8 +87,8 @@ def encoded(playground: Playground, towers: str, history: torch.Tensor, referenc
 def drawn(model, clip, text: str, steps: int = 2) -> torch.Tensor:
     latent = {"samples": torch.zeros(1, CHANNELS, 8, 8)}
     with torch.inference_mode():
-        words = [nodes.CLIPTextEncode().encode(clip, one)[0] for one in (text, "")]
-        return nodes.KSampler().sample(model, 1, steps, 4.0, "euler", "normal", *words, latent)[0]["samples"]
+        asked, empty = (nodes.CLIPTextEncode().encode(clip, one)[0] for one in (text, ""))
+        return nodes.KSampler().sample(model, 1, steps, 4.0, "euler", "normal", asked, empty, latent)[0]["samples"]
 
 
 def pictures(seed: int, count: int) -> torch.Tensor:
@@ -133,6 +133,13 @@ def test_a_concept_of_the_towers_is_saved_and_loaded_like_any_other(playground: 
     again = LoadConcept.execute("of the towers.safetensors").result[0].concept
     assert again.hash == style.concept.hash and again.info.method == "towers"
     assert again.thumbnail == style.concept.thumbnail and len(again.thumbnail) > 0
+
+
+def test_large_photographs_leave_the_files_header_small(playground: Playground, users: Path) -> None:
+    photograph = torch.rand(1, 2400, 1800, 3, generator=torch.Generator().manual_seed(0))
+    _, semantics, *_ = encoded(playground, trained(playground, users), pictures(1, 1), photograph)
+    SaveConcept.execute(semantics, "large")
+    assert LoadConcept.execute("large.safetensors").result[0].concept.hash == semantics.concept.hash
 
 
 def test_the_same_seed_trains_the_same_towers_and_what_was_trained_is_found_again(
