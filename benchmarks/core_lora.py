@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple, cast
 
 import comfy.sd
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_train import TrainLoraNode
 from torch import Tensor
 
@@ -28,24 +30,38 @@ class Lora:
     seconds: float
 
     def train(self, tunnel: Tunnel, case: Case) -> dict[str, Tensor]:
+        return self.trained(tunnel, Lesson(case.training, f"a photo of {RARE} {case.class_word}", case.seed))
+
+    def trained(self, tunnel: Tunnel, lesson: Lesson) -> dict[str, Tensor]:
+        """As many steps as fit in the seconds, which two short runs tell beforehand."""
         began = time.perf_counter()
-        _trained(tunnel, case, self.rate, 3)
+        _trained(tunnel, lesson, self.rate, 3)
         start_up = time.perf_counter() - began
-        _trained(tunnel, case, self.rate, 9)
+        _trained(tunnel, lesson, self.rate, 9)
         per_step = max((time.perf_counter() - began - 2 * start_up) / 6, 1e-3)
-        return _trained(tunnel, case, self.rate, max(1, int(self.seconds / per_step)))
+        return _trained(tunnel, lesson, self.rate, max(1, int(self.seconds / per_step)))
+
+    def on(self, model: ModelPatcher, weights: dict[str, Tensor]) -> ModelPatcher:
+        return cast(ModelPatcher, comfy.sd.load_lora_for_models(model, None, dict(weights), self.strength, 0)[0])
 
     def sample(self, tunnel: Tunnel, case: Case, weights: dict[str, Tensor]) -> Sampled:
-        model, _ = comfy.sd.load_lora_for_models(tunnel.playground.model, None, dict(weights), self.strength, 0)
-        return tunnel.sample(case, f"{RARE} {case.class_word}", model)
+        return tunnel.sample(case, f"{RARE} {case.class_word}", self.on(tunnel.playground.model, weights))
+
+
+class Lesson(NamedTuple):
+    """Pictures (n, h, w, 3), uint8, and the one prompt that the node trains them under."""
+
+    pictures: Tensor
+    prompt: str
+    seed: int
 
 
 @torch.inference_mode()  # as the host runs its nodes
-def _trained(tunnel: Tunnel, case: Case, rate: float, steps: int) -> dict[str, Tensor]:
+def _trained(tunnel: Tunnel, lesson: Lesson, rate: float, steps: int) -> dict[str, Tensor]:
     playground = tunnel.playground
-    samples = playground.vae.encode(case.training.float() / 255)
+    samples = playground.vae.encode(lesson.pictures.float() / 255)
     clip = playground.clip
-    positive = clip.encode_from_tokens_scheduled(clip.tokenize(f"a photo of {RARE} {case.class_word}"))
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize(lesson.prompt))
     options = {
         "batch_size": 16,
         "steps": steps,
@@ -54,7 +70,7 @@ def _trained(tunnel: Tunnel, case: Case, rate: float, steps: int) -> dict[str, T
         "rank": 8,
         "optimizer": "AdamW",
         "loss_function": "MSE",
-        "seed": case.seed,
+        "seed": lesson.seed,
         "training_dtype": "fp32",
         "lora_dtype": "fp32",
         "quantized_backward": False,

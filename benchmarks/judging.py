@@ -46,6 +46,7 @@ class Figures(NamedTuple):
     identity_eer: float
     identity_threshold: float
     styled_identity_eer: float  # one picture of the pair in a named style
+    styled_identity_threshold: float
     style_eer: float
     style_threshold: float
     factors: dict[str, float]
@@ -57,7 +58,7 @@ def figures(judge: Judge, through: Through, sizes: Sizes, seed: int) -> Figures:
     identity, style = equal_error(*photos), equal_error(*style_pairs(judge, through, sizes, seed))
     factors = {name: factor_auc(judge, through, name, sizes, seed) for name in FACTORS}
     return Figures(
-        attributes, styled, *identity, equal_error(*styles).rate, *style, {k: round(v, 4) for k, v in factors.items()}
+        attributes, styled, *identity, *equal_error(*styles), *style, {k: round(v, 4) for k, v in factors.items()}
     )
 
 

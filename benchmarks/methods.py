@@ -23,11 +23,12 @@ from ..personalization.comfyui.patch import weave_model
 from ..personalization.comfyui.session import training_session
 from ..personalization.composition import PlacedConcept
 from ..personalization.concept import Concept
+from ..personalization.dataset import ConceptDataset
 from ..personalization.learner import learn
 from ..personalization.methods import Beginning, task_of
-from ..personalization.recipe import recipe_for
+from ..personalization.recipe import Recipe, recipe_for
 from ..playground.judge import load_judge
-from ..playground.model import WEIGHTS, load
+from ..playground.model import FAMILY, WEIGHTS, load
 from ..playground.world import PROMPTS
 from .core_lora import Lora, tuned
 from .statistics import Interval, paired_interval
@@ -36,6 +37,7 @@ from .wind_tunnel import Case, Sampled, Scores, Tunnel, cases
 
 SECONDS = 20.0
 INSTANCES, QUICK_INSTANCES, QUICK_PROMPTS = 20, 8, 5
+LEFT_OUT = ("textual inversion", "nested")  # of the quick table
 CURVE, CURVE_INSTANCES = (5.0, 10.0, 20.0, 60.0), 4
 
 
@@ -74,20 +76,21 @@ def concept_method(method: str, seconds: float, scratch: Path) -> Method:
     return make
 
 
-def learned_concept(
-    tunnel: Tunnel, case: Case, method: str, seconds: float, learning_rate: float = 0.0, steps: int = 0
+def learned_concept(tunnel: Tunnel, case: Case, method: str, seconds: float) -> Concept:
+    recipe = replace(recipe_for(method, FAMILY, "subject"), seconds=seconds, steps=0)
+    return learned_by(recipe, tunnel, case.dataset(), ("it", case.class_word, "subject"), case.seed)
+
+
+def learned_by(
+    recipe: Recipe, tunnel: Tunnel, dataset: ConceptDataset, words: tuple[str, str, str], seed: int
 ) -> Concept:
-    """What Learn Concept does between its sockets, without a graph around it."""
+    """What Learn Concept does between its sockets, without a graph; `words`: placeholder, class word, role."""
     canvas = Canvas(tunnel.playground.model, tunnel.playground.clip, tunnel.playground.vae)
     base = canvas.base()
-    recipe = replace(recipe_for(method, base.family, "subject"), seconds=seconds, steps=steps)
-    if learning_rate:
-        recipe = replace(recipe, stages=tuple(replace(s, learning_rate=learning_rate) for s in recipe.stages))
-    latents = latents_of(canvas, case.dataset(), recipe, base, seed=case.seed)
+    latents = latents_of(canvas, dataset, recipe, base, seed)
     with training_session(canvas.model, canvas.clip) as session:
-        words = ("it", case.class_word, "subject")
         beginning = Beginning(session.encoder, base, recipe, *words, denoiser=session.denoiser, latents=latents)
-        return learn(task_of(beginning, case.seed)).concept
+        return learn(task_of(beginning, seed)).concept
 
 
 def trained_parameters(concept: Concept) -> int:
@@ -118,9 +121,11 @@ class Bench:
             "full caption": lambda: full_caption,
             "textual inversion": lambda: concept_method("textual inversion", SECONDS, scratch),
             "quick": lambda: concept_method("quick", SECONDS, scratch),
+            "layerwise": lambda: concept_method("layerwise", SECONDS, scratch),
+            "nested": lambda: concept_method("nested", SECONDS, scratch),
             "core Train LoRA": lambda: partial(core_lora, tuned(self.tunnel, self.world_seed, SECONDS, self.settings)),
         }
-        return {name: make for name, make in rows.items() if not (self.quick and name == "textual inversion")}
+        return {name: make for name, make in rows.items() if not (self.quick and name in LEFT_OUT)}
 
     def row(self, method: Method) -> dict:
         made, scored = [], []

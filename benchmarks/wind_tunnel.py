@@ -16,9 +16,10 @@ from torch import Tensor
 
 from ..personalization.dataset import ConceptDataset, dataset_of
 from ..personalization.pictures import Picture
+from ..personalization.scores import likeness
 from ..playground.judge import Judge
 from ..playground.model import CHANNELS, Playground
-from ..playground.scores import asked, attributes, copied, likeness
+from ..playground.scores import asked, attributes, copied
 from ..playground.world import (
     CLASSES,
     PROMPTS,

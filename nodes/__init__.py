@@ -11,6 +11,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
     from .compose import ComposeConcepts, PlaceConcept
     from .dataset import ConceptDatasetNode
     from .files import LoadConcept, SaveConcept
+    from .inspect import EvaluateConcept, StrengthSheet
     from .learn import LearnConcept
     from .playground import LoadPlaygroundModel
     from .towers import TowerEncoder, TrainTowers
@@ -27,5 +28,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
         ComposeConcepts,
         TrainTowers,
         TowerEncoder,
+        EvaluateConcept,
+        StrengthSheet,
         CheckComfyUI,
     ]

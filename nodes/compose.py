@@ -47,8 +47,8 @@ class PlaceConcept(io.ComfyNode):
             inputs=[
                 Concept.Input("concept", tooltip="From Learn Concept or Load Concept."),
                 _strength(
-                    "0: its class word alone, as if it had not been learned. 1: as learned. Higher insists on "
-                    "it and obeys the rest of the prompt less.",
+                    "0: its class word alone, as if it had not been learned. 1: as Strength Sheet recommends, "
+                    "else as learned. Higher insists on it and obeys the rest of the prompt less.",
                 ),
                 io.Combo.Input(
                     "role",
@@ -87,6 +87,7 @@ class PlaceConcept(io.ComfyNode):
     ) -> io.NodeOutput:
         _refuse_empty_window(start, end)
         area = None if region is None else region.reshape(-1, *region.shape[-2:])[0].float().cpu()
+        strength *= concept.concept.info.strength
         placed = replace(concept, strength=strength, start=start, end=end, region=area)
         return io.NodeOutput(placed if role == AS_LEARNED else narrowed(placed, role))
 

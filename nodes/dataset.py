@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..personalization.contact_sheet import contact_sheet
 from ..personalization.dataset import AUTO, ConceptDataset, dataset_of
-from ..personalization.doctor import examine
+from ..personalization.doctor import examine, health
 from .pictures import Wired, captioned, folder_of, given, listed_files
 from .sockets import CATEGORY, SPEAKS
 from .sockets import Dataset as DatasetSocket
@@ -122,4 +122,5 @@ class ConceptDatasetNode(io.ComfyNode):
 
 
 def _report(dataset: ConceptDataset) -> tuple[str, ...]:
-    return (*dataset.report(), *(finding.sentence for finding in examine(dataset, ANY_SIZE)))
+    findings = examine(dataset, ANY_SIZE)
+    return (health(dataset, findings).sentence, *dataset.report(), *(finding.sentence for finding in findings))

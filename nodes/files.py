@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..personalization.checkpoint import load, save
 from ..personalization.comfyui.lesson import word_of
-from ..personalization.composition import PlacedConcept
+from ..personalization.composition import PlacedConcept, as_recommended
 from ..personalization.concept import Concept
 from ..personalization.library import file_name, free_path
 from ..personalization.remembered import Remembered, hash_of, recalled, same_tensors
@@ -109,29 +109,26 @@ class LoadConcept(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str, placeholder: str = "", remembered: str = "") -> io.NodeOutput:
-        found = _found(file, remembered)
-        concept = load(found.path)
-        word = word_of(placeholder) if placeholder.strip() else found.word
-        placed = PlacedConcept(concept, placeholder="" if word == concept.info.placeholder else word)
-        return io.NodeOutput(placed, ui={"text": ("\n".join(filter(None, (_described(placed), found.note))),)})
+        here = found(file, remembered)
+        concept = load(here.path)
+        word = word_of(placeholder) if placeholder.strip() else here.word
+        placed = as_recommended(concept, "" if word == concept.info.placeholder else word)
+        return io.NodeOutput(placed, ui={"text": ("\n".join(filter(None, (_described(placed), here.note))),)})
 
-    # Naming `file` here takes the place of ComfyUI's own "value not in list".
+    # Naming `file` here takes the place of ComfyUI's own "value not in list". A sentence that is returned, ComfyUI says
+    # once for each input named here; one that is raised, once.
     @classmethod
-    def validate_inputs(cls, file: str | None, remembered: str | None = "") -> bool | str:
-        if file is None:  # it comes from another node, and execute will judge it
-            return True
-        try:
-            return bool(_found(file, remembered or ""))
-        except ValueError as error:
-            return str(error)
+    def validate_inputs(cls, file: str | None, remembered: str | None = "") -> bool:
+        comes_from_another_node = file is None  # execute will judge it
+        return comes_from_another_node or bool(found(file, remembered or ""))
 
     @classmethod
     def fingerprint_inputs(cls, file: str, remembered: str = "", **inputs: object) -> tuple[int, int]:
-        state = _found(file, remembered).path.stat()
+        state = found(file, remembered).path.stat()
         return state.st_mtime_ns, state.st_size
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """`word` is the one that the workflow keeps, empty where it keeps none; `note` what people should know."""
 
     path: Path
@@ -139,17 +136,20 @@ class _Found(NamedTuple):
     note: str = ""
 
 
-def _found(file: str, remembered: str) -> _Found:
-    """By name where the content is the remembered one or none is; else by content; else by name, and said."""
+def found(file: str, remembered: str) -> Found:
+    """By name where the content is the remembered one or none is; else by content; else by name, and said.
+
+    ValueError with a sentence that asks for it where it is nowhere.
+    """
     named, kept = folders.path_of(file) if file else None, recalled(remembered)
     if kept is None:
-        return _Found(named or _missing(file, None))
+        return Found(named or _missing(file, None))
     if named and hash_of(named) == kept.hash:
-        return _Found(named, kept.word)
+        return Found(named, kept.word)
     alike = same_tensors(kept.hash, folders.all_folders())
     if alike:
-        return _Found(alike, kept.word, f"Found as {folders.name_of(alike)}; the workflow calls it {file}.")
-    return _Found(named or _missing(file, kept), "", f"{file} is not the file of this workflow, {kept.described()}.")
+        return Found(alike, kept.word, f"Found as {folders.name_of(alike)}; the workflow calls it {file}.")
+    return Found(named or _missing(file, kept), "", f"{file} is not the file of this workflow, {kept.described()}.")
 
 
 def _missing(file: str, kept: Remembered | None) -> NoReturn:
@@ -163,7 +163,10 @@ def _missing(file: str, kept: Remembered | None) -> NoReturn:
 def _described(placed: PlacedConcept) -> str:
     info = placed.concept.info
     learned = f"learned by {info.method} in {info.steps} steps on {info.base.name or info.base.family}"
-    return "\n".join(filter(None, (f"<{placed.word}>: {info.class_word}, {info.role}, {learned}.", info.note)))
+    strength = f"Used at the recommended strength {info.strength:g}." if info.strength != 1 else ""
+    return "\n".join(
+        filter(None, (f"<{placed.word}>: {info.class_word}, {info.role}, {learned}.", strength, info.note))
+    )
 
 
 def _named(placed: PlacedConcept, note: str, author: str, license: str) -> Concept:

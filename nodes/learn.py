@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 
 from ..personalization.comfyui.canvas import Canvas
 from ..personalization.comfyui.lesson import BUDGETS, Lesson, Wish, teach
-from ..personalization.composition import PlacedConcept
+from ..personalization.composition import as_recommended
 from ..personalization.concept import ROLES
 from ..personalization.dataset import ConceptDataset
 from ..personalization.methods import AUTO, METHODS
@@ -64,8 +64,9 @@ class LearnConcept(io.ComfyNode):
         steps: int = 0,
         learning_rate: float = 0.0,
         batch_size: int = 0,
+        attractor: bool = False,
     ) -> io.NodeOutput:
-        wish = Wish(placeholder, class_word, role, method, budget, seed, steps, learning_rate, batch_size)
+        wish = Wish(placeholder, class_word, role, method, budget, seed, steps, learning_rate, batch_size, attractor)
         with explained(LearningProgress(), wish, dataset, model) as show:
             lesson = teach(Canvas(model, clip, vae), dataset, wish, all_folders(), show)
         if not lesson.finished:
@@ -81,7 +82,7 @@ class LearnConcept(io.ComfyNode):
 def _output(lesson: Lesson) -> io.NodeOutput:
     told = "\n".join((*lesson.sentences, f"The file is concepts/{lesson.path.name}."))
     log.info(told)
-    placed = PlacedConcept(lesson.concept, placeholder=lesson.word)
+    placed = as_recommended(lesson.concept, lesson.word)
     shown = {"text": (told,), **ui.PreviewImage(lesson.picture).as_dict()}
     return io.NodeOutput(placed, {"loss": list(lesson.concept.info.losses)}, lesson.picture, ui=shown)
 
@@ -124,7 +125,8 @@ def _effort() -> list[io.Input]:
             options=[AUTO, *METHODS],
             default=AUTO,
             tooltip="auto: what did best in our benches for this role and number of pictures. quick: a row per layer. "
-            "textual inversion: one word, the smallest file and the least exact.",
+            "layerwise: also an image token per layer, held to the class. nested: values that depend on the place in "
+            "the picture. textual inversion: one word, the smallest file and the least exact.",
         ),
         io.Combo.Input(
             "budget",
@@ -162,6 +164,14 @@ def _overrides() -> list[io.Input]:
             "batch_size",
             BATCH_SIZE,
             "0: the method's own. More pictures per step learn more steadily and need more memory and time.",
+        ),
+        io.Boolean.Input(
+            "attractor",
+            optional=True,
+            default=False,
+            tooltip="Gives every picture a word of its own that takes what is not the subject, such as its background, "
+            "and is thrown away afterwards. Without effect on styles: there the surroundings are what is learned.",
+            advanced=True,
         ),
     ]
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from ..personalization.comfyui.machine import machine
 from ..personalization.refusal import ConceptFileError
 from ..personalization.remembered import remembered
-from . import folders
+from . import files, folders
 from .check import NODE
 
 POLL_SECONDS = 0.2
@@ -24,6 +24,7 @@ def register() -> None:
     server = _server()
     if server is not None:
         server.routes.get("/concept_loom/concept")(concept)
+        server.routes.get("/concept_loom/found")(found)
         server.routes.post("/concept_loom/check")(check)
 
 
@@ -41,6 +42,16 @@ async def concept(request: web.Request) -> web.Response:
         return web.json_response(asdict(remembered(path, file)))
     except ConceptFileError:  # its sentence names the full path, which is nobody else's business
         return web.json_response({"error": f"The file '{file}' is no concept that can be read."}, status=422)
+
+
+async def found(request: web.Request) -> web.Response:
+    """GET ?file=NAME&remembered=NOTE: the name that a workflow's concept file has here, or what to do without it."""
+    asked = request.query.get("file", ""), request.query.get("remembered", "")
+    try:
+        here = await asyncio.to_thread(files.found, *asked)  # it may have to read the headers of all files
+    except ValueError as missing:
+        return web.json_response({"error": str(missing)})  # an answer, and no error on the page's console
+    return web.json_response({"file": folders.name_of(here.path)})
 
 
 async def check(request: web.Request) -> web.Response:

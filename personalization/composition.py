@@ -32,6 +32,11 @@ class PlacedConcept:
 Composition = tuple[PlacedConcept, ...]
 
 
+def as_recommended(concept: Concept, placeholder: str = "") -> PlacedConcept:
+    """`concept` as it is used where nobody says otherwise: at the strength that its file recommends."""
+    return PlacedConcept(concept, concept.info.strength, placeholder=placeholder)
+
+
 def woven(old: Composition, new: Composition) -> Composition:
     """One composition keyed by placeholder: the same word again replaces, other words add up, sorted by word."""
     by_word = {placed.word: placed for placed in (*old, *new)}

@@ -105,12 +105,13 @@ def _split(ordered: Sequence[Picture], count: int) -> frozenset[int]:
 
 def twins_of(pictures: Sequence[Picture]) -> list[tuple[int, int]]:
     """Pairs of near-duplicates by dHash (Krawetz 2013): the signs of horizontal differences of a tiny grey copy."""
-    bits = torch.stack([_dhash(picture.pixels) for picture in pictures])  # (n, 64)
+    bits = torch.stack([dhash(picture.pixels) for picture in pictures])  # (n, 64)
     apart = (bits[:, None] != bits[None]).sum(-1)
     return [(i, j) for i, j in (apart <= TWIN_BITS).nonzero().tolist() if i < j]
 
 
-def _dhash(pixels: Tensor) -> Tensor:
+def dhash(pixels: Tensor) -> Tensor:
+    """(h, w, 3) -> 64 bits."""
     grey = pixels.float().mean(-1)[None, None]
     tiny = F.interpolate(grey, (HASH_SIDE, HASH_SIDE + 1), mode="area")[0, 0]
     return (tiny[:, 1:] > tiny[:, :-1]).flatten()

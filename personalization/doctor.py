@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .dataset import ConceptDataset, fitting_box, twins_of
+from .finding import FEW, Finding, finding_on, names_of
 from .pictures import Picture
+from .repeated import same_lines, turned, turned_ones
+from .subject import cropped, one_place, small
 
-FEW = 3
 SMALL = 0.75  # of the training size; a little upscaling does no harm
 LOST = 0.4  # of a picture's area cut away by the crop
 BLUR_SIDE = 256  # sharpness is judged at this size, so that megapixels do not count as sharpness
@@ -25,20 +27,50 @@ ALIKE = (
 EDGE, HOLE = 0.9, 0.05  # a mask inside out: white along this share of the edge, black on this share of the picture
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing to look at: its kind, the pictures' names, and a sentence with what to do."""
+# kind of finding: points off the set's score when every picture has it, and what to call it
+COSTS = {
+    "few": (30, "too few pictures"),
+    "near-duplicates": (25, "near-duplicates"),
+    "background": (25, "one background"),
+    "pose": (15, "one pose or scale"),
+    "watermark": (25, "a mark on all pictures"),
+    "turned": (20, "pictures on their side"),
+    "tiny": (25, "too small pictures"),
+    "cut": (15, "an extreme shape"),
+    "blur": (30, "blur"),
+    "mask": (30, "masks inside out"),
+    "small": (15, "a small subject"),
+    "cropped": (15, "a subject cut off by the edge"),
+}
 
-    kind: str
-    pictures: tuple[str, ...]
+
+class Health(NamedTuple):
+    """A set's score, 0..100, and the sentence that tells it with its reasons."""
+
+    points: int
     sentence: str
 
 
 def examine(dataset: ConceptDataset, size: tuple[int, int]) -> tuple[Finding, ...]:
     """All findings on `dataset` for training at `size` (height, width); none means that nothing was noticed."""
-    whole = (_few(dataset), _twins(dataset), _one_background(dataset))
+    pairs, lying = twins_of(dataset.pictures), turned_ones(dataset)
+    again = {j for _, j in pairs} | lying
+    unlike = [picture for i, picture in enumerate(dataset.pictures) if i not in again]
+    upright = turned([dataset.pictures[i] for i in sorted(lying)])
+    whole = (_few(dataset), _twins(dataset, pairs), _one_background(dataset) or same_lines(unlike), upright)
     single = (_tiny(dataset, size), _cut(dataset, size), _blurred(dataset), _inside_out(dataset))
-    return tuple(finding for finding in (*whole, *single) if finding)
+    subject = (one_place(dataset), small(dataset), cropped(dataset))
+    return tuple(finding for finding in (*whole, *single, *subject) if finding)
+
+
+def health(dataset: ConceptDataset, findings: Sequence[Finding]) -> Health:
+    """100, less the COSTS of each finding times the share of pictures that have it. A rule of thumb, not measured."""
+    lost = [(COSTS[one.kind], len(one.pictures) / len(dataset.pictures)) for one in findings]
+    points = max(0, round(100 - sum(cost * share for (cost, _), share in lost)))
+    if not lost:
+        return Health(points, f"Score of this set: {points} of 100; nothing to improve was noticed.")
+    reasons = ", ".join(f"{name} -{cost * share:.0f}" for (cost, name), share in lost)
+    return Health(points, f"Score of this set: {points} of 100 ({reasons}).")
 
 
 def sharpness(picture: Picture) -> float:
@@ -60,14 +92,13 @@ def _few(dataset: ConceptDataset) -> Finding | None:
         return None
     return Finding(
         "few",
-        _names(dataset.pictures),
+        names_of(dataset.pictures),
         f"Only {count} of the {FEW} to 20 pictures that a concept needs: pose and background will be learned "
         "with it. Add pictures of the same thing from other sides and in other places.",
     )
 
 
-def _twins(dataset: ConceptDataset) -> Finding | None:
-    pairs = twins_of(dataset.pictures)
+def _twins(dataset: ConceptDataset, pairs: Sequence[tuple[int, int]]) -> Finding | None:
     if not pairs:
         return None
     named = [(dataset.pictures[i].name, dataset.pictures[j].name) for i, j in pairs]
@@ -78,7 +109,7 @@ def _twins(dataset: ConceptDataset) -> Finding | None:
 
 def _tiny(dataset: ConceptDataset, size: tuple[int, int]) -> Finding | None:
     small = [picture for picture in dataset.pictures if fitting_box(picture, size).height < SMALL * size[0]]
-    return _finding(
+    return finding_on(
         "tiny",
         small,
         f"Smaller than the training size {size[1]} x {size[0]}, so they would be blown up and learned as blurred: "
@@ -88,7 +119,7 @@ def _tiny(dataset: ConceptDataset, size: tuple[int, int]) -> Finding | None:
 
 def _cut(dataset: ConceptDataset, size: tuple[int, int]) -> Finding | None:
     cut = [picture for picture in dataset.pictures if _kept(picture, size) < 1 - LOST]
-    return _finding(
+    return finding_on(
         "cut",
         cut,
         f"More than {LOST:.0%} is cut away to make them {_shape(size)}: {{}}. "
@@ -107,7 +138,7 @@ def _kept(picture: Picture, size: tuple[int, int]) -> float:
 
 def _blurred(dataset: ConceptDataset) -> Finding | None:
     soft = [picture for picture in dataset.pictures if min(picture.size) > 2 and sharpness(picture) < BLURRED]
-    return _finding("blur", soft, "No sharp edge anywhere: {}. Leave them out, or the blur is learned too.")
+    return finding_on("blur", soft, "No sharp edge anywhere: {}. Leave them out, or the blur is learned too.")
 
 
 def _one_background(dataset: ConceptDataset) -> Finding | None:
@@ -116,7 +147,7 @@ def _one_background(dataset: ConceptDataset) -> Finding | None:
         return None
     return Finding(
         "background",
-        _names(bare),
+        names_of(bare),
         "Along the edges all pictures look the same: this background will be learned with the subject. "
         "Add pictures in other places, or give masks.",
     )
@@ -135,7 +166,7 @@ def _rim(picture: Picture) -> Tensor:
 def _inside_out(dataset: ConceptDataset) -> Finding | None:
     """Load Image gives 1 - alpha: white on the subject when it was painted there, white around it for a cut-out."""
     wrong = [picture for picture in dataset.pictures if picture.mask is not None and _surrounds(picture.mask > 127)]
-    return _finding(
+    return finding_on(
         "mask",
         wrong,
         "The mask is white around the edge and black inside, so the background would be learned and the subject not: "
@@ -147,12 +178,3 @@ def _inside_out(dataset: ConceptDataset) -> Finding | None:
 def _surrounds(white: Tensor) -> bool:
     edge = torch.cat((white[0], white[-1], white[:, 0], white[:, -1])).float().mean()
     return bool(edge > EDGE and 1 - white.float().mean() > HOLE)
-
-
-def _finding(kind: str, pictures: Sequence[Picture], sentence: str) -> Finding | None:
-    names = _names(pictures)
-    return Finding(kind, names, sentence.format(", ".join(names))) if names else None
-
-
-def _names(pictures: Sequence[Picture]) -> tuple[str, ...]:
-    return tuple(picture.name for picture in pictures)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Generator, Tensor
 
+from .attractor import Contrast, attractors, with_attractors
 from .augment import TrainingLatents
 from .batch import Batch, Prompts, draw, training_texts
 from .composition import PlacedConcept
@@ -56,6 +57,12 @@ class LearnTask:
     keep_every: float = 5.0
     prior: Prior | None = None  # for the recipe's dpp
     means: Mapping[Site, Tensor] = field(default_factory=dict)  # E_subject, for the recipe's casr
+    attractors: Mapping[str, Tensor] = field(default_factory=dict)  # for the recipe's attractor
+
+    @property
+    def start(self) -> Mapping[str, Tensor]:
+        """The tensors that learning starts with."""
+        return {**self.concept.tensors(), **self.attractors}
 
 
 def learn(task: LearnTask, on_event: Callable[[Event], None] = lambda event: None) -> Learned:
@@ -87,7 +94,8 @@ class _Run:
         self.first = self.state.step
         self.word = PlacedConcept(task.concept).word
         class_word = task.concept.info.class_word
-        self.texts = tuple(training_texts(task.latents.captions, self.recipe.templates, class_word, self.word))
+        texts = training_texts(task.latents.captions, self.recipe.templates, class_word, self.word)
+        self.texts = tuple(with_attractors(texts, self.recipe.augmentation.views) if task.attractors else texts)
         self.held = held_out_of(task.latents, task.denoiser, self.recipe)
         self.compose()
 
@@ -126,7 +134,7 @@ class _Run:
     def compose(self) -> None:
         """A new concept per stage and no oftener: contexts carry its hash, which is taken once and costs a copy."""
         concept = self.task.concept.with_tensors(self.state.parameters)
-        self.composition = (PlacedConcept(concept),)
+        self.composition = (PlacedConcept(concept), *attractors(concept, self.state.parameters))
         frozen = not any(tensor.requires_grad for tensor in concept.embeddings.values())
         self.prompts = Prompts(self.task.prompt_encoder, self.composition, frozen)
 
@@ -172,7 +180,10 @@ class _Run:
         x0 = batch.x0.to(denoiser.device)
         sigma = denoiser.sigma_at(batch.percent).to(x0)  # (b,)
         noised = denoiser.add_noise(x0, sigma, batch.noise.to(x0))
-        denoised = denoiser.predict(noised, sigma, self.prompts.contexts(batch.texts), self.composition)
+        contexts = self.prompts.contexts(batch.texts)
+        contrast = Contrast(self.word, contexts, x0.device) if self.task.attractors and self.recipe.contrast else None
+        observer = contrast and contrast.observer()
+        denoised = denoiser.predict(noised, sigma, contexts, self.composition, observer)
         if not denoised.requires_grad:
             raise ValueError(
                 f"The concept acts at no site of the model in '{batch.texts[0]}'; one at least is needed to learn. "
@@ -181,7 +192,7 @@ class _Run:
         weight = min_snr(denoiser.loss_weight(sigma), self.recipe.min_snr)
         mask = soft_mask(batch.mask.to(x0), self.recipe.outside_mask)
         loss = denoising_loss(denoised, x0, weight, mask).mean()
-        loss.backward()
+        (loss + self.recipe.contrast * contrast.loss() if contrast else loss).backward()
         for term in self.terms(generator):
             term.backward()
         return loss.detach()
@@ -290,7 +301,7 @@ class _Run:
         return bool(torch.stack([loss, *sizes]).isfinite().all())
 
     def _likely_cause(self, learning_rate: float) -> str:
-        start = self.task.concept.tensors()
+        start = self.task.start
         grown = max(
             float(tensor.detach().abs().max()) / max(float(start[name].abs().max()), 1e-6)
             for name, tensor in self.state.parameters.items()
@@ -308,5 +319,5 @@ class _Run:
 
 def _begun(task: LearnTask) -> LearningState:
     if task.snapshot:
-        return restored(task.snapshot, task.concept, task.recipe, task.denoiser.device)
-    return starting_state(task.concept, task.recipe, task.seed, task.denoiser.device)
+        return restored(task.snapshot, task.start, task.recipe, task.denoiser.device)
+    return starting_state(task.start, task.recipe, task.seed, task.denoiser.device)

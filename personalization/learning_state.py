@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from .concept import Concept
+from .attractor import KIND
 from .learned import Held
 from .recipe import Recipe, Stage
 
@@ -50,10 +50,9 @@ class LearningState:
         return generator
 
 
-def starting_state(concept: Concept, recipe: Recipe, seed: int, device: torch.device) -> LearningState:
-    parameters = {
-        name: tensor.detach().to(device, torch.float32, copy=True) for name, tensor in concept.tensors().items()
-    }
+def starting_state(start: Mapping[str, Tensor], recipe: Recipe, seed: int, device: torch.device) -> LearningState:
+    """From the tensors that learning starts with: the concept's, and those that only learning has."""
+    parameters = {name: tensor.detach().to(device, torch.float32, copy=True) for name, tensor in start.items()}
     random = Generator().manual_seed(seed).get_state()
     optimizer = fresh_optimizer(parameters, recipe.stages[0], recipe)
     return LearningState(parameters, random, Kept(0, math.nan, copies(parameters)), optimizer)
@@ -62,7 +61,7 @@ def starting_state(concept: Concept, recipe: Recipe, seed: int, device: torch.de
 def fresh_optimizer(parameters: Mapping[str, Tensor], stage: Stage, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW over exactly the tensors that the stage trains."""
     for name, tensor in parameters.items():
-        tensor.requires_grad_(name.startswith(stage.trains))
+        tensor.requires_grad_(name.startswith((*stage.trains, KIND)))
         tensor.grad = None
     trained = [tensor for tensor in parameters.values() if tensor.requires_grad]
     if not trained:

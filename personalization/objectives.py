@@ -50,6 +50,21 @@ def self_regularisation(tokens: Mapping[Site, Tensor], means: Mapping[Site, Tens
     return torch.stack([one.square() if squared else one for one in distances]).mean()
 
 
+def subject_contrast(subject: Tensor, scenery: Tensor, picture: Tensor, temperature: float = 0.1) -> Tensor:
+    """InfoNCE for the attractor (arXiv 2503.06632; the form is ours) over pools (b, w) of samples from `picture` (b,):
+
+        -log( sum_j e^(v_i v_j / T) / (sum_j e^(v_i v_j / T) + sum_k e^(v_i b_k / T)) )        j of other pictures
+
+    averaged over the i that have such a j; 0 where none has.
+    """
+    v, b = (torch.nn.functional.normalize(pools.float(), dim=-1) for pools in (subject, scenery))
+    other = picture[:, None] != picture
+    positive = (v @ v.T / temperature).masked_fill(~other, -torch.inf).logsumexp(1)
+    every = torch.cat((positive[:, None], v @ b.T / temperature), 1).logsumexp(1)
+    known = other.any(1)
+    return (every - positive)[known].mean() if bool(known.any()) else v.new_zeros(()) * v.sum()
+
+
 def soft_mask(mask: Tensor, outside: float) -> Tensor:
     """`mask` (b, 1, h, w) with the weight `outside` (0..1) where it is 0, so that 1 ignores the mask."""
     return outside + (1 - outside) * mask

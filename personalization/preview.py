@@ -1,16 +1,17 @@
-"""Previews: a quick picture of what a concept is by now, sampled with what training already holds."""
+"""Previews: quick pictures of what a concept is by now, sampled with what training already holds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .composition import PlacedConcept
+from .composition import Composition, PlacedConcept
 from .concept import Concept
 from .denoiser import Denoiser, PromptEncoder
-from .sampling import sampled
+from .sampling import euler
 
 STEPS = 10
 GUIDANCE = 4.0
@@ -18,13 +19,33 @@ PREDICTIONS = 2 * STEPS
 SEED = 7  # the same noise every time, so that previews can be compared
 
 
-@torch.no_grad()
+class Sitting(NamedTuple):
+    """How a picture is sampled."""
+
+    seed: int = SEED
+    steps: int = STEPS
+    guidance: float = GUIDANCE
+
+
 def preview(
     denoiser: Denoiser, encoder: PromptEncoder, concept: Concept, template: str, shape: Sequence[int]
 ) -> Tensor:
     """Latents (1, *shape), `shape` as (c, h, w), of `template` with the concept's word at `{}`."""
     composition = (PlacedConcept(concept),)
-    asked = encoder.encode(template.replace("{}", f"<{composition[0].word}>"), composition)
-    empty = encoder.encode("", composition)
-    noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(SEED)).to(denoiser.device)
-    return sampled(denoiser, asked, empty, noise, STEPS, GUIDANCE, composition)
+    text = template.replace("{}", f"<{composition[0].word}>")
+    return sampled(denoiser, encoder, composition, text, shape, Sitting())
+
+
+@torch.no_grad()
+def sampled(
+    denoiser: Denoiser,
+    encoder: PromptEncoder,
+    composition: Composition,
+    text: str,
+    shape: Sequence[int],
+    sitting: Sitting,
+) -> Tensor:
+    """Latents (1, *shape) of `text` under `composition`, with classifier-free guidance against no text."""
+    asked, empty = encoder.encode(text, composition), encoder.encode("", composition)
+    noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(sitting.seed)).to(denoiser.device)
+    return euler(denoiser, asked, empty, noise, sitting.steps, sitting.guidance, composition)

@@ -18,7 +18,7 @@ from .concept import Concept
 from .denoiser import Context, Denoiser, PromptEncoder
 from .objectives import prior_preservation
 from .parts import ImageTokens
-from .sampling import sampled
+from .sampling import euler
 from .whole_file import write_whole
 
 STEPS, GUIDANCE, SEED = 20, 4.0, 11
@@ -51,7 +51,7 @@ class Prior:
         if pictures is None:
             noise = torch.randn(count, *shape, generator=Generator().manual_seed(SEED)).to(denoiser.device)
             empty = encoder.encode("")
-            made = [sampled(denoiser, frozen, empty, one, STEPS, GUIDANCE) for one in noise.split(4)]
+            made = [euler(denoiser, frozen, empty, one, STEPS, GUIDANCE) for one in noise.split(4)]
             pictures = torch.cat(made).float().cpu()
             if path:
                 _keep(path, pictures)

@@ -65,6 +65,8 @@ class Recipe:
     class_pictures: int = 8  # that it holds on to
     casr: float = 0.0  # weight of self-regularisation
     casr_squared: bool = False
+    attractor: bool = False  # a word per picture that takes what is not the subject; not for styles
+    contrast: float = 0.05  # weight of keeping it apart from the subject
 
     def as_header(self) -> Mapping[str, object]:
         """JSON-ready, for the concept file."""

@@ -13,7 +13,7 @@ from .denoiser import Context, Denoiser
 
 
 @torch.no_grad()
-def sampled(
+def euler(
     denoiser: Denoiser,
     asked: Context,
     empty: Context,

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, float64
 
-from .concept import Concept
 from .learned import Held
 from .learning_state import Kept, LearningState, copies, fresh_optimizer
 from .recipe import Recipe
@@ -44,18 +43,18 @@ def taken(state: LearningState, steps: int) -> Snapshot:
     return Snapshot(steps, state.stage, copies(tensors))
 
 
-def belongs(snapshot: Snapshot, concept: Concept, recipe: Recipe) -> bool:
-    """Whether learning `concept` by `recipe` can go on from here."""
-    shapes = {name: tensor.shape for name, tensor in concept.tensors().items()}
+def belongs(snapshot: Snapshot, start: Mapping[str, Tensor], recipe: Recipe) -> bool:
+    """Whether learning that starts with these tensors by `recipe` can go on from here."""
+    shapes = {name: tensor.shape for name, tensor in start.items()}
     alike = (
         {name: tensor.shape for name, tensor in _under(prefix, snapshot)} == shapes for prefix in (PARAMETER, BEST)
     )
     return all(alike) and 0 <= snapshot.stage < len(recipe.stages) and snapshot.step <= snapshot.steps
 
 
-def restored(snapshot: Snapshot, concept: Concept, recipe: Recipe, device: torch.device) -> LearningState:
+def restored(snapshot: Snapshot, start: Mapping[str, Tensor], recipe: Recipe, device: torch.device) -> LearningState:
     tensors = snapshot.tensors
-    parameters = {name: tensors[PARAMETER + name].to(device, copy=True) for name in concept.tensors()}
+    parameters = {name: tensors[PARAMETER + name].to(device, copy=True) for name in start}
     optimizer = fresh_optimizer(parameters, recipe.stages[snapshot.stage], recipe)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": _optimizer_state(snapshot)})
     step, loss = tensors["kept"].tolist()

@@ -11,13 +11,14 @@ import json
 import logging
 import struct
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
+from torch import Tensor
 
-from .concept import Concept
 from .recipe import Recipe
 from .snapshot import Snapshot, belongs
 from .whole_file import write_whole
@@ -34,13 +35,13 @@ class Unfinished:
     def __init__(self, concepts: Path, key: str) -> None:
         self.key, self.path = key, concepts / FOLDER / f"{key}{SUFFIX}"
 
-    def found(self, concept: Concept, recipe: Recipe) -> Snapshot | None:
-        """What learning `concept` can go on from. What cannot be used is named in the log and passed over."""
+    def found(self, start: Mapping[str, Tensor], recipe: Recipe) -> Snapshot | None:
+        """What learning from these tensors can go on from. What cannot be used is named in the log and passed over."""
         if not self.path.exists():
             return None
         try:
             snapshot = parsed(self.path.read_bytes(), self.key)
-            if not belongs(snapshot, concept, recipe):
+            if not belongs(snapshot, start, recipe):
                 raise ValueError("it belongs to other learning")
         except (OSError, ValueError) as error:
             log.warning(f"The snapshot {self.path.name} is passed over: {error}. Learning starts anew.")

@@ -5,16 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..personalization.scores import COPY_PERCENTILE, likeness
 from .judge import COLOURED, PAIR, Answer
 from .world import Setting, Truth
 
 Answers = dict[str, Answer]
-COPY_PERCENTILE = 0.99
-
-
-def likeness(crops: Tensor, real: Tensor) -> Tensor:
-    """Mean similarity (n,) of unit vectors (n, d) to those of real pictures (m, d): "identity"."""
-    return crops @ real.mean(0)
 
 
 def closed(identity: float, floor: float, ceiling: float) -> float:

@@ -64,7 +64,9 @@ def test(request: Namespace, rest: list[str]) -> int:
 
 
 def _rings() -> list[str]:
-    rings = [*RINGS, "browser"] if any(map(shutil.which, BROWSERS)) else RINGS
+    """The browser's ring where there is one, and what drives it."""
+    has_browser = environment.has("playwright") and any(map(shutil.which, BROWSERS))
+    rings = [*RINGS, "browser"] if has_browser else RINGS
     return [f"tests/{ring}" for ring in rings if (ROOT / "tests" / ring).is_dir()]
 
 

@@ -2,7 +2,7 @@
 /** Registers Concept Loom with ComfyUI's page; everything else is in the .mjs files beside this one. */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { REMEMBERING_NODE, keepNote } from "./remembered.mjs";
+import { REMEMBERING_NODE, callByNamesHere, keepNote } from "./remembered.mjs";
 import { LINE_NODES, REPORT_EVENT, TOLD, heard, lineOf, lines, nodeAt, told } from "./sentence.mjs";
 
 app.registerExtension({
@@ -14,6 +14,8 @@ app.registerExtension({
             if (!node?.conceptLoomLine) return;
             node.properties[TOLD] = heard(node.properties[TOLD], event.detail);
             told(node.conceptLoomLine, lines(node.properties[TOLD]));
+            // Otherwise the page keeps it for a reload only once something is clicked.
+            app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.captureCanvasState?.();
         });
     },
 
@@ -21,13 +23,14 @@ app.registerExtension({
         if (!LINE_NODES.has(node.comfyClass)) return;
         const line = document.createElement("div");
         node.conceptLoomLine = line;
-        node.addDOMWidget("concept_loom_line", "concept_loom_line", line, {
-            serialize: false,
+        const widget = node.addDOMWidget("concept_loom_line", "concept_loom_line", line, {
+            serialize: false, // keeps it out of prompts
             hideOnZoom: false,
             getMinHeight: () => 64,
             getValue: () => line.textContent,
             setValue: () => {},
         });
+        widget.serialize = false; // keeps it out of saved workflows
         const executed = node.onExecuted;
         node.onExecuted = function (output) {
             executed?.apply(this, arguments);
@@ -45,15 +48,36 @@ app.registerExtension({
 app.registerExtension({
     name: "ConceptLoom.Remembered",
 
+    beforeConfigureGraph: (workflow) => callByNamesHere(workflow, whereIs),
+
     nodeCreated(node) {
+        if (node.comfyClass === REMEMBERING_NODE) keepNote(...noteOf(node), whatIsKnownOf);
+    },
+
+    async loadedGraphNode(node) {
         if (node.comfyClass !== REMEMBERING_NODE) return;
-        const [chosen, noted] = ["file", "remembered"].map((name) => node.widgets.find((one) => one.name === name));
-        keepNote(chosen, noted, whatIsKnownOf);
+        const [chosen, noted] = noteOf(node);
+        if (chosen.options.values.includes(chosen.value)) return;
+        const { error } = await whereIs(chosen.value, noted.value);
+        if (error) told(node.conceptLoomLine, [{ text: error, warns: true }]);
     },
 });
 
+function noteOf(node) {
+    return ["file", "remembered"].map((name) => node.widgets.find((one) => one.name === name));
+}
+
 /** @param {string} file */
 async function whatIsKnownOf(file) {
-    const answer = await api.fetchApi(`/concept_loom/concept?file=${encodeURIComponent(file)}`);
+    const answer = await api.fetchApi(`/concept_loom/concept?${new URLSearchParams({ file })}`);
     return answer.ok ? answer.json() : null;
+}
+
+/**
+ * @param {string} file
+ * @param {string} remembered
+ */
+async function whereIs(file, remembered) {
+    const answer = await api.fetchApi(`/concept_loom/found?${new URLSearchParams({ file, remembered })}`);
+    return answer.ok ? answer.json() : {};
 }

@@ -13,6 +13,8 @@ export const LINE_NODES = new Set([
     "ConceptLoom_LoadConcept",
     "ConceptLoom_SaveConcept",
     "ConceptLoom_ComposeConcepts",
+    "ConceptLoom_EvaluateConcept",
+    "ConceptLoom_StrengthSheet",
 ]);
 
 /** @typedef {{ text: string, warns: boolean }} Line */

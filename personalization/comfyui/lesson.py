@@ -50,6 +50,7 @@ class Wish:
     steps: int = 0
     learning_rate: float = 0.0
     batch_size: int = 0
+    attractor: bool = False  # not for styles
 
 
 class Lesson(NamedTuple):
@@ -113,7 +114,8 @@ def recipe_of(wish: Wish, family: str, pictures: int) -> Recipe:
         scale = wish.learning_rate / recipe.stages[0].learning_rate
         stages = tuple(replace(stage, learning_rate=scale * stage.learning_rate) for stage in recipe.stages)
         recipe = replace(recipe, stages=stages)
-    return replace(recipe, batch_size=wish.batch_size or recipe.batch_size)
+    attractor = wish.attractor and wish.role != "style"
+    return replace(recipe, batch_size=wish.batch_size or recipe.batch_size, attractor=attractor)
 
 
 def word_of(placeholder: str) -> str:
@@ -141,7 +143,7 @@ def _learned(course: _Course, show: Show) -> tuple[Learned, Tensor | None]:
 
 def _from_where_it_was(task: LearnTask, unfinished: Unfinished, show: Show, painter: Painter) -> Learned:
     unfinished.sweep()
-    task = replace(task, snapshot=unfinished.found(task.concept, task.recipe), keep=unfinished.keep)
+    task = replace(task, snapshot=unfinished.found(task.start, task.recipe), keep=unfinished.keep)
     try:
         return learn(task, lambda event: show(event, painter.on_the_way))
     except LearningDiverged:

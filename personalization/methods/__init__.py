@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ..attractor import starting_rows
 from ..concept import Concept
 from ..learner import LearnTask
 from ..prior import Prior
@@ -67,4 +68,7 @@ def task_of(beginning: Beginning, seed: int, keep: Path | None = None) -> LearnT
         shape, encoder = latents.train.shape[1:], beginning.prompt_encoder
         prior = Prior.of(denoiser, encoder, beginning.noun, recipe.class_pictures, shape, keep)
         task = replace(task, prior=prior)
+    if recipe.attractor:
+        pictures = len(latents.train) // recipe.augmentation.views
+        task = replace(task, attractors=starting_rows(beginning.prompt_encoder, concept, pictures))
     return task

@@ -1,7 +1,8 @@
 """Stage 3: the text encoder. It reads captions, and a reader must tell from its contexts what the picture shows.
 
 The denoiser sees nothing of a caption but these contexts. CLIP's own loss shapes the end token alone and left "mug"
-and "bottle" nearly the same; here every fact of a scene, and which of two objects it belongs to, has to be in them.
+and "bottle" nearly the same; here every fact of a scene, and which of two objects it belongs to, has to be in them. The
+end token alone has to tell the facts too: it is all that the vision encoder will be matched with.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .state import Run, report, warm_then_decay
 BATCH = 192
 LONGEST = 48  # tokens of a caption with start and end; the encoder is causal, so what follows changes nothing
 HEADS = 4
+END = 0.5  # weight of what the end token tells
 
 
 class Facts(NamedTuple):
@@ -63,14 +65,20 @@ class Reading(nn.Module):
         self.queries = nn.Parameter(torch.empty(len(choices), WIDTH))
         self.keys, self.values = nn.Linear(WIDTH, WIDTH, bias=False), nn.Linear(WIDTH, WIDTH)
         self.answers = nn.ModuleList(nn.Linear(WIDTH, len(names)) for names in choices)
+        self.end_answers = nn.ModuleList(nn.Linear(WIDTH, len(names)) for names in choices)
 
     def loss(self, ids: Tensor, answers: Tensor) -> Tensor:
-        """Mean cross-entropy over the fields; ids (n, tokens), answers (n, fields)."""
+        """Mean cross-entropy over the fields, from all tokens and from the end; ids (n, tokens), answers (n, k)."""
         contexts = read_captions(self.text, ids)
         queries = self.queries.expand(len(ids), -1, -1)
         looked = explicit_attention(queries, self.keys(contexts), self.values(contexts), HEADS, None)
-        fields = zip(self.answers, looked.unbind(1), answers.unbind(1), strict=True)
-        return torch.stack([F.cross_entropy(answer(row).float(), right) for answer, row, right in fields]).mean()
+        end = ends(contexts, ids)
+        fields = zip(self.answers, self.end_answers, looked.unbind(1), answers.unbind(1), strict=True)
+        losses = [
+            F.cross_entropy(answer(row).float(), right) + END * F.cross_entropy(at_end(end).float(), right)
+            for answer, at_end, row, right in fields
+        ]
+        return torch.stack(losses).mean()
 
 
 def read_captions(text: CLIPTextModel, ids: Tensor) -> Tensor:

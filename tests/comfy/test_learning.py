@@ -5,6 +5,7 @@ from dataclasses import replace
 import comfy.model_management as host
 import pytest
 import torch
+from concept_loom.personalization.attractor import Contrast, attractors, with_attractor, with_attractors
 from concept_loom.personalization.augment import TrainingLatents
 from concept_loom.personalization.comfyui.session import Session, training_session
 from concept_loom.personalization.composition import PlacedConcept
@@ -142,3 +143,42 @@ def test_cancelling_in_comfyui_keeps_the_best_so_far() -> None:
         learned = learn(task(session, QUICK, interrupts=(host.InterruptProcessingException,)), cancel)
     assert not learned.finished and len(learned.losses) == 5
     assert learned.best_step > 0 and learned.concept.info.scores["held_out"] < 1
+
+
+@pytest.mark.parametrize("recipe", [QUICK, WORD, NESTED], ids=lambda recipe: recipe.method)
+def test_attractors_learn_beside_the_concept_and_stay_behind(recipe: Recipe) -> None:
+    recipe = replace(recipe, attractor=True, steps=6)
+    with training_session(tiny.model(), tiny.clip()) as session:
+        begun = task(session, recipe)
+        assert list(begun.attractors) == [f"attractor.{number}" for number in range(4)]
+        said = begun.concept.info.phrase.replace("[V]", "mug")
+        plain = session.encoder.encode(f"a photo of {said}, background").tensor[0]
+        assert any(torch.allclose(begun.attractors["attractor.0"][0], row, atol=1e-4) for row in plain)
+        snapshots = []
+        learned = learn(replace(begun, keep=snapshots.append, keep_every=0.0))
+        assert set(learned.concept.tensors()) == set(begun.concept.tensors())
+        moved = snapshots[-1].tensors
+        assert all((moved[f"parameter.{name}"] - row).abs().max() > 0 for name, row in begun.attractors.items())
+        again = learn(replace(begun, snapshot=snapshots[1]))
+        assert again.concept.hash == learned.concept.hash and again.began > 0
+
+
+def test_an_attractor_is_in_most_captions_of_its_own_picture_only() -> None:
+    texts = with_attractors([("a <mug>",), ("a <mug>",), ("the <mug>",), ("the <mug>",)], views=2)
+    assert [sum("background-0" in text for text in one) for one in texts] == [17, 17, 0, 0]
+    assert [sum("background-1" in text for text in one) for one in texts] == [0, 0, 17, 17]
+    assert all(len(one) == 20 for one in texts)
+
+
+def test_the_contrast_parts_the_subject_from_its_surroundings() -> None:
+    recipe = replace(QUICK, attractor=True, contrast=1.0)
+    with training_session(tiny.model(), tiny.clip()) as session:
+        begun = task(session, recipe)
+        composition = (PlacedConcept(begun.concept), *attractors(begun.concept, begun.attractors))
+        texts = [with_attractor("a photo of <mug>", number) for number in (0, 1)]
+        contexts = [session.encoder.encode(text, composition) for text in texts]
+        contrast = Contrast("mug", contexts, torch.device("cpu"))
+        assert contrast.pictures.tolist() == [0, 1] and (contrast.columns[:, 0] < contrast.columns[:, 1]).all()
+        x, sigma = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.ones(2)
+        session.denoiser.predict(x, sigma, contexts, composition, contrast.observer())
+        assert 0 < float(contrast.loss()) < 10

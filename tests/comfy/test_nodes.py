@@ -174,7 +174,8 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(name: str) -> None:
 
 
 def test_a_missing_file_is_refused_before_anything_runs() -> None:
-    assert "is not in models/concepts" in LoadConcept.validate_inputs("none.safetensors")
+    with pytest.raises(ValueError, match="is not in models/concepts"):
+        LoadConcept.validate_inputs("none.safetensors")
 
 
 def test_folders_of_extra_model_paths_are_kept_and_ours_added(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,11 @@ from torch import Tensor
 
 
 def noise(height: int = 64, width: int = 64, seed: int = 0) -> Tensor:
-    """Blocks of random colours: sharp edges, and no two seeds alike."""
+    """Blocks of random colours: sharp edges, and no two seeds alike, also not in where their edges are."""
     generator = torch.Generator().manual_seed(seed)
     blocks = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8).permute(2, 0, 1)
-    return torch.nn.functional.interpolate(blocks[None].float(), (height, width))[0].permute(1, 2, 0).byte()
+    image = torch.nn.functional.interpolate(blocks[None].float(), (height, width))[0].permute(1, 2, 0).byte()
+    return image.roll((3 * seed, 5 * seed), (0, 1))
 
 
 def some(count: int) -> list[Picture]:

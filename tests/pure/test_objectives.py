@@ -8,6 +8,7 @@ from concept_loom.personalization.objectives import (
     prior_preservation,
     self_regularisation,
     soft_mask,
+    subject_contrast,
 )
 from concept_loom.personalization.sites import Site
 
@@ -75,3 +76,21 @@ def test_self_regularisation_is_the_mean_distance_over_the_sites(squared: bool, 
     means = {SITES[0]: torch.zeros(2), SITES[1]: torch.ones(2)}
     tokens = {SITES[0]: torch.tensor([[3.0, 4.0]]), SITES[1]: torch.tensor([[1.0, 2.0]])}
     assert float(self_regularisation(tokens, means, squared)) == pytest.approx(expected)
+
+
+def test_the_contrast_is_infonce_over_other_pictures_and_all_sceneries() -> None:
+    v, b = (torch.nn.functional.normalize(torch.randn(4, 6, generator=GENERATOR), dim=-1) for _ in range(2))
+    picture, t = torch.tensor([0, 0, 1, 2]), 0.1
+    losses = []
+    for i in range(4):
+        agree = sum(torch.exp(v[i] @ v[j] / t) for j in range(4) if picture[j] != picture[i])
+        repel = sum(torch.exp(v[i] @ b[k] / t) for k in range(4))
+        losses.append(-torch.log(agree / (agree + repel)))
+    torch.testing.assert_close(subject_contrast(3 * v, 5 * b, picture, t), torch.stack(losses).mean())
+
+
+def test_without_two_pictures_there_is_nothing_to_contrast() -> None:
+    v = torch.randn(3, 6, requires_grad=True)
+    loss = subject_contrast(v, torch.randn(3, 6), torch.tensor([1, 1, 1]))
+    loss.backward()
+    assert float(loss.detach()) == 0 and not v.grad.any()

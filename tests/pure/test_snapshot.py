@@ -109,7 +109,7 @@ def snapshot() -> Snapshot:
 
 
 def found(place: Unfinished) -> Snapshot | None:
-    return place.found(task().concept, RECIPE)
+    return place.found(task().start, RECIPE)
 
 
 def test_a_kept_snapshot_is_found_under_its_key_and_gone_when_forgotten(tmp_path: Path, snapshot: Snapshot) -> None:

@@ -9,7 +9,7 @@ import torch
 from concept_loom.personalization.augment import TrainingLatents
 from concept_loom.personalization.composition import Composition, PlacedConcept
 from concept_loom.personalization.concept import Base
-from concept_loom.personalization.denoiser import Context, Slots
+from concept_loom.personalization.denoiser import Context, Observer, Slots
 from concept_loom.personalization.parts.context_rows import ContextRows, lerp_rows
 from concept_loom.personalization.prompt import SLOT, occurrences
 from concept_loom.personalization.sites import Site, SiteShape
@@ -76,8 +76,14 @@ class ToyDenoiser:
         return sigma**-2
 
     def predict(
-        self, noised: Tensor, sigma: Tensor, contexts: Sequence[Context], composition: Composition = ()
+        self,
+        noised: Tensor,
+        sigma: Tensor,
+        contexts: Sequence[Context],
+        composition: Composition = (),
+        observer: Observer | None = None,
     ) -> Tensor:
+        assert observer is None, "the toy shows nobody its attention"
         self.calls += 1
         broken = self.calls == self.breaks
         if broken and self.raises:

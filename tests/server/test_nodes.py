@@ -172,6 +172,21 @@ def test_the_loss_map_can_be_plotted_by_the_core(client: Client) -> None:
     assert client.run(prompt)["9"]["images"]
 
 
+def test_a_concept_is_evaluated_and_its_strength_found_without_a_browser(client: Client) -> None:
+    wired = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "clip_vision": ["1", 3]}
+    asked = {**wired, "concept": ["3", 0], "dataset": ["2", 0], "prompts": "a photo of <word>", "steps": 2, "seeds": 1}
+    prompt = {
+        **learning(seed=13),
+        "7": loom("EvaluateConcept", **asked),
+        "8": loom("StrengthSheet", **asked, highest=1.0, columns=3),
+        "9": node("SaveImage", images=["7", 0], filename_prefix="evaluated"),
+        "20": loom("SaveConcept", concept=["8", 1], name="recommended"),
+    }
+    outputs = client.run(prompt)
+    assert "against 1 held-out picture" in outputs["7"]["text"][0] and outputs["7"]["images"]
+    assert "strength" in outputs["8"]["text"][0] and outputs["9"]["images"]
+
+
 def test_every_node_has_a_help_page_and_words_in_both_languages(client: Client) -> None:
     ours = {key: info for key, info in client.get("/object_info").items() if info["category"] == "Concept Loom"}
     translations = client.get("/i18n")

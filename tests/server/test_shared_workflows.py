@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from concept_loom.personalization.checkpoint import read_identity
@@ -32,6 +33,10 @@ def models(server: Server, concepts: Path) -> Iterator[Path]:
 
 def read(file: Path) -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def found(client: Client, file: str, kept: str) -> dict:
+    return client.get(f"/concept_loom/found?{urlencode({'file': file, 'remembered': kept})}")
 
 
 def loading(file: str, remembered: str = "", placeholder: str = "") -> dict:
@@ -93,16 +98,25 @@ def test_a_remembered_concept_is_found_under_any_name_and_keeps_its_word(
     assert read_identity(concepts / "shown.safetensors")[0].placeholder == "grail"
 
 
-def test_a_missing_concept_is_asked_for_by_all_that_is_known_of_it(client: Client, models: Path) -> None:
+def test_a_missing_concept_is_asked_for_once_by_all_that_is_known_of_it(client: Client, models: Path) -> None:
     shutil.copy(GOLDEN, models / "mug.safetensors")
     kept = json.dumps(client.get("/concept_loom/concept?file=mug.safetensors"))
     (models / "mug.safetensors").unlink()
     with pytest.raises(PromptRejected) as rejected:
         client.queue(loading("mug.safetensors", kept))
-    said = json.dumps(rejected.value.answer["node_errors"]["1"])
-    assert "value_not_in_list" not in said
+    (said,) = [error["details"] for error in rejected.value.answer["node_errors"]["1"]["errors"]]
     for part in ("<golden>", "SD 1.5, v1-5-pruned-emaonly.safetensors", " KB", "Copy it to models/concepts"):
         assert part in said
+    assert found(client, "mug.safetensors", kept) == {"error": said}
+
+
+def test_the_page_is_told_the_name_that_a_concept_has_here(client: Client, models: Path, concepts: Path) -> None:
+    shutil.copy(GOLDEN, models / "mug.safetensors")
+    kept = json.dumps(client.get("/concept_loom/concept?file=mug.safetensors"))
+    assert found(client, "mug.safetensors", kept) == {"file": "mug.safetensors"}
+    (concepts / "deep").mkdir(exist_ok=True)
+    (models / "mug.safetensors").rename(concepts / "deep" / "renamed.safetensors")
+    assert found(client, "mug.safetensors", kept) == {"file": "deep/renamed.safetensors"}
 
 
 @pytest.mark.parametrize("note", ["nonsense", "[]", '{"file": 1}', '{"file": "a", "hash": "b"}'])

@@ -1,0 +1,146 @@
+"""`bench compose`: a subject and a style, learned apart from five pictures each, woven in one prompt.
+
+Kept are the crop's identity and the picture's style where their likeness to real pictures is above the judge's own
+equal-error threshold. The peer is two of ComfyUI's Train LoRA, stacked, with rate and strength tuned as in `methods`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..personalization.comfyui.concept_clip import weave_clip
+from ..personalization.comfyui.patch import weave_model
+from ..personalization.composition import PlacedConcept
+from ..personalization.concept import Concept
+from ..personalization.dataset import dataset_of
+from ..personalization.pictures import Picture
+from ..personalization.recipe import recipe_for
+from ..personalization.scores import likeness
+from ..playground.judge import load_judge
+from ..playground.model import FAMILY, WEIGHTS, load
+from ..playground.scores import kept
+from ..playground.world import PROMPTS, Style, draw_instance, draw_scene, draw_style, render
+from .core_lora import RARE, Lesson, Lora, tuned
+from .judging import QUICK, figures
+from .methods import SECONDS, learned_by, learned_concept
+from .table import Table, arguments, print_table
+from .wind_tunnel import SPLIT, TRAINING, Case, Sampled, Tunnel, cases
+
+METHODS = ("quick", "layerwise")
+PAIRS, QUICK_PAIRS = 8, 3
+LOOK, RARE_LOOK = "look", "zxv"
+SHOWN = 8  # real pictures of a style to compare with
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A subject, a style without a name, and pictures of the style: to learn from and to compare with."""
+
+    case: Case
+    style: Style
+    training: Tensor  # uint8 (n, h, w, 3)
+    real: Tensor
+
+
+class Thresholds(NamedTuple):
+    identity: float
+    style: float
+
+
+def pairs(count: int, world_seed: int) -> list[Pair]:
+    subjects = enumerate(_subjects(count, world_seed))
+    return [_pair(case, np.random.default_rng([world_seed, number, 41])) for number, case in subjects]
+
+
+def _subjects(count: int, world_seed: int) -> list[Case]:
+    settings = [replace(setting, companion="none", style=f"<{LOOK}>") for setting in PROMPTS[:4]]
+    return [replace(case, settings=tuple(settings)) for case in cases(count, world_seed)]
+
+
+def _pair(case: Case, rng: np.random.Generator) -> Pair:
+    style = draw_style(rng, SPLIT)
+    drawn = [_in_style(rng, style, case.class_word) for _ in range(TRAINING + SHOWN)]
+    pictures = torch.from_numpy(np.stack(drawn))
+    return Pair(case, style, pictures[:TRAINING], pictures[TRAINING:])
+
+
+def _in_style(rng: np.random.Generator, style: Style, but: str) -> np.ndarray:
+    """A picture of anything but the class: else the style would bring the subject along."""
+    while (subject := draw_instance(rng, split=SPLIT)).class_name == but:
+        pass
+    return render(draw_scene(rng, subject=subject, second="none", style=style, split=SPLIT)).image
+
+
+class Bench:
+    def __init__(self, world_seed: int, quick: bool, weights: Path) -> None:
+        self.world_seed = world_seed
+        self.tunnel = Tunnel(load(weights), load_judge("first", weights))
+        self.pairs = pairs(QUICK_PAIRS if quick else PAIRS, world_seed)
+
+    def thresholds(self) -> Thresholds:
+        found = figures(self.tunnel.judge, self.tunnel.through, QUICK, self.world_seed)
+        return Thresholds(found.styled_identity_threshold, found.style_threshold)
+
+    def ours(self, method: str, limits: Thresholds) -> dict[str, float]:
+        return self._scores([self._woven(pair, method) for pair in self.pairs], limits)
+
+    def two_loras(self, limits: Thresholds) -> dict[str, float]:
+        lora = tuned(self.tunnel, self.world_seed, SECONDS, PROMPTS[:4])
+        return self._scores([self._stacked(pair, lora) for pair in self.pairs], limits)
+
+    def _woven(self, pair: Pair, method: str) -> Sampled:
+        subject = learned_concept(self.tunnel, pair.case, method, SECONDS)
+        composition = (PlacedConcept(subject), PlacedConcept(self._style(pair, method)))
+        model = weave_model(self.tunnel.playground.model, composition)
+        clip = weave_clip(self.tunnel.playground.clip, composition)
+        return self.tunnel.sample(pair.case, f"<{subject.info.placeholder}>", model, clip)
+
+    def _style(self, pair: Pair, method: str) -> Concept:
+        recipe = replace(recipe_for(method, FAMILY, "style"), seconds=SECONDS, steps=0)
+        dataset = dataset_of([Picture(f"{i}", pixels) for i, pixels in enumerate(pair.training)])
+        return learned_by(recipe, self.tunnel, dataset, (LOOK, "", "style"), pair.case.seed)
+
+    def _stacked(self, pair: Pair, lora: Lora) -> Sampled:
+        subject = lora.train(self.tunnel, pair.case)
+        lesson = Lesson(pair.training, f"a picture in {RARE_LOOK} style", pair.case.seed)
+        style = lora.trained(self.tunnel, lesson)
+        model = lora.on(lora.on(self.tunnel.playground.model, subject), style)
+        settings = tuple(replace(setting, style=RARE_LOOK) for setting in pair.case.settings)
+        return self.tunnel.sample(replace(pair.case, settings=settings), f"{RARE} {pair.case.class_word}", model)
+
+    def _scores(self, made: list[Sampled], limits: Thresholds) -> dict[str, float]:
+        judge, through = self.tunnel.judge, self.tunnel.through
+        subject, style = [], []
+        for pair, sampled in zip(self.pairs, made, strict=True):
+            images = sampled.images.flatten(0, 1)
+            own, look = judge.identity(through(pair.case.held_out)), judge.style(through(pair.real))
+            subject.append(kept(likeness(judge.identity(images), own), limits.identity))
+            style.append(kept(likeness(judge.style(images), look), limits.style))
+        subjects, styles = torch.cat(subject).float(), torch.cat(style).float()
+        shares = {"subject": subjects, "style": styles, "both": subjects * styles}
+        return {name: round(float(share.mean()), 4) for name, share in shares.items()}
+
+
+def main(argv: list[str]) -> int:
+    wanted = arguments("compose").parse_args(argv)
+    bench = Bench(wanted.world_seed, wanted.quick, wanted.weights or WEIGHTS)
+    table = Table(wanted.json, {"bench": "compose", "world_seed": wanted.world_seed, "quick": wanted.quick})
+    limits = Thresholds(*table.once("thresholds", bench.thresholds))
+    for method in METHODS:
+        table.once(method, lambda method=method: bench.ours(method, limits))
+    table.once("peers", lambda: {"two_loras": bench.two_loras(limits)})
+    table.values["subject_style"] = max((table.values[method] for method in METHODS), key=lambda one: one["both"])
+    table.write()
+    show(table.values)
+    return 0
+
+
+def show(values: dict) -> None:
+    rows = {**{method: values[method] for method in METHODS}, "two core LoRAs": values["peers"]["two_loras"]}
+    print_table(("woven", "subject", "style", "both"), [(name, *shares.values()) for name, shares in rows.items()])

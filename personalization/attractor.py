@@ -1,0 +1,112 @@
+"""The background attractor (arXiv 2503.06632): a word per training picture that takes what is not the subject.
+
+`a photo of [V] <class>, [B_j]`: [B_j] belongs to picture j alone, starts as the word "background", is left out of 15 in
+100 captions and of every prompt after learning. A contrast in image space keeps the two apart: at attn2 the hidden
+states are pooled under [V]'s map and under [B_j]'s map, and pools of [V] from different pictures shall agree more with
+each other than with the pools of [B]. No code was published; parametrisation, prompt and contrast are ours. Ours: [B_j]
+is a row of the context, the same at every site, since the rows of [V] before it cannot see it in a causal encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from .composition import Composition, PlacedConcept
+from .concept import Concept
+from .denoiser import Context, Observation, Observer, PromptEncoder
+from .objectives import subject_contrast
+from .parts import ContextRows
+from .sites import Site
+
+KIND = "attractor."
+CLASS_WORD = "background"
+DROPPED = 0.15
+OF = 20  # captions of which DROPPED are without
+
+
+def word_of(number: int) -> str:
+    return f"concept-loom-background-{number}"
+
+
+def starting_rows(encoder: PromptEncoder, concept: Concept, count: int) -> dict[str, Tensor]:
+    """`attractor.j` (1, context width) for `count` pictures: the frozen encoder's own row of the word "background"."""
+    base = concept.info.base
+    rows = {f"{KIND}{number}": torch.zeros(1, base.context_width) for number in range(count)}
+    composition = (PlacedConcept(concept), *attractors(concept, rows))
+    with torch.no_grad():
+        context = encoder.encode(with_attractor(f"a photo of <{composition[0].word}>", 0), composition)
+    slots = next(slots for slots in context.slots if slots.word == word_of(0))
+    start, channel = torch.empty(1, base.context_width), 0
+    for key, width in base.encoders.items():
+        end = channel + width if len(base.encoders) > 1 else base.context_width
+        start[:, channel:end] = context.tensor[0, list(slots.rows[key]), channel:end].float().cpu()
+        channel = end
+    return {name: start.clone() for name in rows}
+
+
+def attractors(concept: Concept, tensors: Mapping[str, Tensor]) -> Composition:
+    """The words [B_j] over live tensors `attractor.j`, ready to stand beside the concept in a composition."""
+    rows = {int(name.removeprefix(KIND)): row for name, row in tensors.items() if name.startswith(KIND)}
+    return tuple(PlacedConcept(_attractor(concept, number, row)) for number, row in sorted(rows.items()))
+
+
+def _attractor(concept: Concept, number: int, row: Tensor) -> Concept:
+    word = word_of(number)
+    info = replace(concept.info, name=word, placeholder=word, phrase="[V]", class_word=CLASS_WORD)
+    return Concept(info, {}, (ContextRows({shape.site: row for shape in info.base.sites}),))
+
+
+def with_attractor(text: str, number: int) -> str:
+    return f"{text}, <{word_of(number)}>"
+
+
+def with_attractors(texts: Sequence[tuple[str, ...]], views: int) -> list[tuple[str, ...]]:
+    """Training texts with their picture's attractor behind them, left out as often as DROPPED says."""
+    without = round(DROPPED * OF)
+    return [
+        tuple(text if i < without else with_attractor(text, number // views) for text in one for i in range(OF))
+        for number, one in enumerate(texts)
+    ]
+
+
+@dataclass
+class Contrast:
+    """What the sites of one training step saw of [V] and [B], and the loss over it."""
+
+    word: str
+    contexts: Sequence[Context]
+    device: torch.device
+    _losses: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        found = [self._standing(context) for context in self.contexts]
+        columns = [(subject, subject if scenery is None else scenery) for subject, scenery, _ in found]
+        self.columns = torch.tensor(columns, device=self.device)
+        self.pictures = torch.tensor([-1 if picture is None else picture for *_, picture in found], device=self.device)
+
+    def observer(self) -> Observer:
+        return Observer(self._see, self.columns)
+
+    def loss(self) -> Tensor:
+        """The mean over the sites; 0 where no two pictures came with their attractors."""
+        return torch.stack(self._losses).mean()
+
+    def _standing(self, context: Context) -> tuple[int, int | None, int | None]:
+        """Where [V] and [B] stand in a context, and whose [B] it is."""
+        rows = {slots.word: next(iter(slots.rows.values()))[0] for slots in context.slots}
+        others = [word for word in rows if word != self.word]
+        if not others:
+            return rows[self.word], None, None
+        return rows[self.word], rows[others[0]], int(others[0].rpartition("-")[2])
+
+    def _see(self, site: Site, seen: Observation) -> None:
+        if seen.attention is None:
+            return
+        maps = seen.attention.mean(1)  # (b, n, 2)
+        pools = torch.einsum("bnk,bnw->bkw", maps / maps.sum(1, keepdim=True), seen.hidden.float())
+        own = self.pictures >= 0
+        self._losses.append(subject_contrast(pools[own, 0], pools[own, 1], self.pictures[own]))

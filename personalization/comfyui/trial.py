@@ -1,0 +1,167 @@
+"""The trial of a concept: it draws its prompts beside the class word, and both are held against real pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import comfy.sd
+import torch
+from comfy.clip_vision import ClipVisionModel
+from torch import Tensor
+
+from ..asked import Asked, asked
+from ..composition import PlacedConcept
+from ..dataset import ConceptDataset
+from ..fit import fits
+from ..grid import Cell, Row, grid
+from ..preview import Sitting
+from ..scorecard import Drawn, Scorecard, scorecard, unscored
+from ..scores import Real, reads_pictures
+from .canvas import Canvas
+from .studio import Job, drawn, photographed, projects, read, seen
+
+NO_EYES = (
+    "No CLIP_VISION is connected: identity, closed, gap, copies and text cannot be given, only pictures. Connect one "
+    "(Load CLIP Vision) to have them scored."
+)
+OTHER_SET = (
+    "It was learned from other pictures than these, or from another split of them: which of these it has seen is not "
+    "known, so gap and copies cannot be given. Connect the dataset that it was learned from."
+)
+OTHER_TEXT = "Text scores cannot be given: "
+
+
+class Effort(NamedTuple):
+    """`seeds` pictures per prompt, from `seed` on."""
+
+    seed: int = 0
+    seeds: int = 1
+    steps: int = 10
+    guidance: float = 4.0
+
+    def sittings(self) -> list[Sitting]:
+        return [Sitting(self.seed + number, self.steps, self.guidance) for number in range(self.seeds)]
+
+
+class Album(NamedTuple):
+    """What was drawn (prompts * seeds, h, w, 3), seeds fastest, and real pictures after the VAE."""
+
+    concept: Tensor
+    plain: Tensor
+    training: Tensor
+    held_out: Tensor
+
+
+class Tried(NamedTuple):
+    card: Scorecard
+    sheet: Tensor  # (1, h, w, 3)
+    note: str  # what is worth knowing of concept and model
+
+
+def tried(
+    canvas: Canvas, placed: PlacedConcept, dataset: ConceptDataset, vision: ClipVisionModel | None, effort: Effort,
+    lines: str = "",
+) -> Tried:  # fmt: skip
+    """Draws `lines` of prompts with the concept as it is placed; without `vision` nothing is scored."""
+    with torch.inference_mode(False):
+        note = fits(placed.concept, canvas.base())
+        prompts = asked(lines, placed)
+        album = _album(canvas, placed, prompts, dataset, effort)
+        card = _card(canvas.clip, vision, placed, prompts, album, _learned_from(placed, dataset))
+    return Tried(card, _sheet(card, album, effort), note)
+
+
+def texts_of(clip: comfy.sd.CLIP, prompts: Sequence[Asked], plain: Tensor, each: int) -> tuple[Tensor | None, str]:
+    """Vectors (prompts * each, d) of the prompts without the placeholder, or why there are none.
+
+    `plain` (prompts * each, d) are the class word's pictures as CLIP_VISION sees them: they must be found by their
+    own prompts, or the two encoders do not belong together.
+    """
+    if not projects(clip):
+        return None, f"{OTHER_TEXT}this checkpoint's CLIP has no projection into the space of pictures."
+    texts = read(clip, [one.plain for one in prompts])
+    if texts.shape[1] != plain.shape[1]:
+        return None, (
+            f"{OTHER_TEXT}the CLIP gives {texts.shape[1]} numbers and this CLIP_VISION {plain.shape[1]}; they must be "
+            "two halves of one CLIP. Connect the CLIP_VISION of that CLIP."
+        )
+    middle = plain.view(len(prompts), each, -1).mean(1)
+    if len(prompts) > 1 and not reads_pictures(middle, texts):
+        return None, (
+            f"{OTHER_TEXT}the class word's pictures are no nearer to their own prompts than to the others. CLIP and "
+            "CLIP_VISION are not two halves of one CLIP, or the model does not follow these prompts."
+        )
+    return texts.repeat_interleave(each, 0), ""
+
+
+def real_of(vision: ClipVisionModel, training: Tensor, held_out: Tensor, learned_from: bool) -> Real:
+    """Vectors of real pictures. Where it is not known which were learned from, all of them only judge."""
+    every = seen(vision, torch.cat((training, held_out)))
+    if not learned_from:
+        return Real(every[:0], every)
+    return Real(every[: len(training)], every[len(training) :])
+
+
+def _learned_from(placed: PlacedConcept, dataset: ConceptDataset) -> bool:
+    return placed.concept.info.data_hash == dataset.hash
+
+
+def _album(
+    canvas: Canvas, placed: PlacedConcept, prompts: Sequence[Asked], dataset: ConceptDataset, effort: Effort
+) -> Album:
+    jobs = [Job(one.text, (placed,), sitting) for one in prompts for sitting in effort.sittings()]
+    jobs += [Job(one.plain, (), sitting) for one in prompts for sitting in effort.sittings()]
+    concept, plain = drawn(canvas, jobs).chunk(2)
+    return Album(concept, plain, photographed(canvas, dataset.training), photographed(canvas, dataset.holdout))
+
+
+def _card(
+    clip: comfy.sd.CLIP,
+    vision: ClipVisionModel | None,
+    placed: PlacedConcept,
+    prompts: Sequence[Asked],
+    album: Album,
+    learned_from: bool,
+) -> Scorecard:
+    info, each = placed.concept.info, len(album.plain) // len(prompts)
+    if vision is None:
+        return unscored(placed.word, info.class_word, prompts, each, NO_EYES)
+    plain = seen(vision, album.plain)
+    texts, why = texts_of(clip, prompts, plain, each)
+    withheld = _withheld(why, learned_from)
+    real = real_of(vision, album.training, album.held_out, learned_from)
+    found = Drawn(seen(vision, album.concept), plain, texts)
+    return scorecard(placed.word, info.class_word, prompts, found, real, withheld)
+
+
+def _withheld(text: str, learned_from: bool) -> Mapping[str, str]:
+    found = {"text": text} if text else {}
+    return found if learned_from else {**found, "gap": OTHER_SET, "copies": OTHER_SET}
+
+
+def _sheet(card: Scorecard, album: Album, effort: Effort) -> Tensor:
+    count = len(card.prompts)
+    rows = [_references(album, max(count, 4))]
+    for number in range(card.seeds):
+        places = range(number, count * card.seeds, card.seeds)
+        note = f"seed {effort.seed + number}"
+        rows.append(_row(f"Class word: {card.class_word or 'none'}", note, album.plain, card, places, False))
+        rows.append(_row(f"<{card.word}>", note, album.concept, card, places, True))
+    return grid(f"<{card.word}> evaluated", card.sentences(), rows)
+
+
+def _references(album: Album, most: int) -> Row:
+    """Held-out pictures first; as many as fit."""
+    every = [*(Cell(one, ("held out",), True) for one in album.held_out), *map(Cell, album.training)]
+    note = f"{most} of {len(every)} pictures, after the VAE" if len(every) > most else "after the VAE"
+    return Row("Real pictures", note, every[:most])
+
+
+def _row(title: str, note: str, pictures: Tensor, card: Scorecard, places: range, learned: bool) -> Row:
+    cells = []
+    for place, one in zip(places, card.prompts, strict=True):
+        scores, warning = card.caption(place, learned)
+        lines = (one.text if learned else one.plain, *filter(None, (scores,)))
+        cells.append(Cell(pictures[place], lines, warning=warning))
+    return Row(title, note, cells)
