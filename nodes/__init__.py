@@ -14,6 +14,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
     from .inspect import EvaluateConcept, StrengthSheet
     from .learn import LearnConcept
     from .playground import LoadPlaygroundModel
+    from .towers import TowerEncoder, TrainTowers
 
     folders.register()
     routes.register()
@@ -25,6 +26,8 @@ def node_classes() -> list[type[io.ComfyNode]]:
         LoadConcept,
         PlaceConcept,
         ComposeConcepts,
+        TrainTowers,
+        TowerEncoder,
         EvaluateConcept,
         StrengthSheet,
         CheckComfyUI,

@@ -69,7 +69,7 @@ class ConceptDatasetNode(io.ComfyNode):
                     options=HOLDOUTS,
                     default=AUTO,
                     tooltip="Pictures that are never learned from, to tell learning from copying. More of them judge "
-                    "better and leave less to learn from. auto: one from 4 pictures on, two from 8 on.",
+                    "better and leave less to learn from. auto: two from 8 pictures on.",
                     advanced=True,
                 ),
                 io.String.Input(

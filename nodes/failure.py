@@ -61,7 +61,7 @@ def _written(report: str) -> str:
         (folders.written_to() / REPORT).write_text(report, encoding="utf-8")
     except OSError as error:
         return f"No report could be written ({error.strerror})."
-    return f"What helps to find the cause is in output/{folders.KIND}/{REPORT}, without paths, names or pictures."
+    return f"What helps to find the cause is in output/{folders.CONCEPTS}/{REPORT}, without paths, names or pictures."
 
 
 def _names() -> list[str]:

@@ -1,4 +1,7 @@
-"""Where concept files lie: models/concepts, output/concepts, and what extra_model_paths.yaml adds."""
+"""Where our files lie: concepts in models/concepts and output/concepts, towers in models/ and output/concept_towers.
+
+extra_model_paths.yaml may add folders to either kind.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +9,40 @@ from pathlib import Path, PurePosixPath
 
 import folder_paths
 
-KIND = "concepts"
+CONCEPTS, TOWERS = "concepts", "concept_towers"
 SUFFIX = ".safetensors"
 
 
 def register() -> None:
     """Tell ComfyUI of the folders; those of extra_model_paths.yaml are there already."""
-    folder_paths.add_model_folder_path(KIND, str(Path(folder_paths.models_dir) / KIND))
-    folder_paths.add_model_folder_path(KIND, str(written_to()))
-    folder_paths.folder_names_and_paths[KIND][1].add(SUFFIX)
+    for kind in (CONCEPTS, TOWERS):
+        folder_paths.add_model_folder_path(kind, str(Path(folder_paths.models_dir) / kind))
+        folder_paths.add_model_folder_path(kind, str(written_to(kind)))
+        folder_paths.folder_names_and_paths[kind][1].add(SUFFIX)
 
 
-def written_to() -> Path:
-    return Path(folder_paths.get_output_directory()) / KIND
+def written_to(kind: str = CONCEPTS) -> Path:
+    return Path(folder_paths.get_output_directory()) / kind
 
 
-def all_folders() -> list[Path]:
+def all_folders(kind: str = CONCEPTS) -> list[Path]:
     """The one that is written to comes last."""
-    others = [Path(folder) for folder in folder_paths.get_folder_paths(KIND)]
-    return [*(folder for folder in others if folder != written_to()), written_to()]
+    others = [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
+    return [*(folder for folder in others if folder != written_to(kind)), written_to(kind)]
 
 
-def known_files() -> list[str]:
+def known_files(kind: str = CONCEPTS) -> list[str]:
     """Names relative to their folders, with / on every system, so that a shared workflow finds them."""
-    return [name.replace("\\", "/") for name in folder_paths.get_filename_list(KIND)]
+    return [name.replace("\\", "/") for name in folder_paths.get_filename_list(kind)]
 
 
-def path_of(file: str) -> Path | None:
+def path_of(file: str, kind: str = CONCEPTS) -> Path | None:
     """The file of a name with either separator, None when it is not there."""
-    found = folder_paths.get_full_path(KIND, str(PurePosixPath(file.replace("\\", "/"))))
+    found = folder_paths.get_full_path(kind, str(PurePosixPath(file.replace("\\", "/"))))
     return Path(found) if found else None
 
 
-def name_of(path: Path) -> str:
+def name_of(path: Path, kind: str = CONCEPTS) -> str:
     """A file's name as the list has it, else its last component."""
-    inside = [folder for folder in all_folders() if path.is_relative_to(folder)]
+    inside = [folder for folder in all_folders(kind) if path.is_relative_to(folder)]
     return path.relative_to(inside[0]).as_posix() if inside else path.name

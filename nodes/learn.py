@@ -149,7 +149,7 @@ def _effort() -> list[io.Input]:
 
 def _overrides() -> list[io.Input]:
     return [
-        _whole("steps", STEPS, "0: from the budget. More steps learn more, and take longer."),
+        whole("steps", STEPS, "0: from the budget. More steps learn more, and take longer."),
         io.Float.Input(
             "learning_rate",
             optional=True,
@@ -161,7 +161,7 @@ def _overrides() -> list[io.Input]:
             "message.",
             advanced=True,
         ),
-        _whole(
+        whole(
             "batch_size",
             BATCH_SIZE,
             "0: the method's own. More pictures per step learn more steadily and need more memory and time.",
@@ -177,7 +177,7 @@ def _overrides() -> list[io.Input]:
     ]
 
 
-def _whole(name: str, limits: Range, tooltip: str) -> io.Input:
+def whole(name: str, limits: Range, tooltip: str) -> io.Input:
     default, least, most, step = map(int, limits)
     return io.Int.Input(
         name, optional=True, default=default, min=least, max=most, step=step, tooltip=tooltip, advanced=True

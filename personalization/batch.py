@@ -31,14 +31,14 @@ def draw(latents: TrainingLatents, recipe: Recipe, texts: tuple[tuple[str, ...],
     count, size = len(latents.train), recipe.batch_size
     rounds = [torch.randperm(count, generator=generator) for _ in range(math.ceil(size / count))]
     chosen = torch.cat(rounds)[:size]
-    percent = _spread(size, recipe.sigma_range, generator)
+    percent = spread(size, recipe.sigma_range, generator)
     noise = torch.randn(size, *latents.train.shape[1:], generator=generator)
     picks = torch.rand(size, generator=generator).tolist()
     said = tuple(_picked(texts[i], pick) for i, pick in zip(chosen.tolist(), picks, strict=True))
     return Batch(latents.train[chosen], latents.masks[chosen], noise, percent, said)
 
 
-def _spread(size: int, limits: tuple[float, float], generator: Generator) -> Tensor:
+def spread(size: int, limits: tuple[float, float], generator: Generator) -> Tensor:
     """One shared offset, even distances: a batch covers the schedule (VDM, arXiv 2107.00630, appendix I.1)."""
     share = (torch.rand(1, generator=generator) + torch.arange(size)) / size  # (b,) in 0..1
     return limits[0] + (limits[1] - limits[0]) * share

@@ -1,5 +1,6 @@
 """Concept files, format 1: safetensors with `embedding.<encoder>` and `<part>.<block>.<number>.<index>`, to which the
-part low_rank adds the layer and a or b: `low_rank.input.4.0.attn2.to_k.a`.
+part low_rank adds the layer and a or b: `low_rank.input.4.0.attn2.to_k.a`. What all sites share is stored once:
+`latent_instruction.every_site`.
 
 Everything else stands as one JSON text under "concept_loom" in the file's metadata, beside the keys that ComfyUI's
 asset browser and other tools show (modelspec.*, trained_words, ssmd_cover_images).
@@ -15,20 +16,16 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 
 from .concept import Concept, ConceptInfo
 from .header import KEY, info_from, json_of
 from .parts import PARTS, Part
-from .refusal import ConceptFileError, damaged, not_ours
-from .sites import Site
+from .refusal import damaged, not_ours
+from .tensor_file import read_metadata, read_tensors
 from .whole_file import write_whole
 
-HEADER_LIMIT = 8 << 20  # bytes; what ComfyUI reads of a header
-FILE_LIMIT = 1 << 30
 THUMBNAIL = "data:image/jpeg;base64,"
 ARCHITECTURES = {"SD 1.5": "stable-diffusion-v1", "SD 2": "stable-diffusion-v2", "SDXL": "stable-diffusion-xl-v1-base"}
 
@@ -41,9 +38,9 @@ def save(concept: Concept, path: Path | str) -> None:
 def load(path: Path | str) -> Concept:
     """The concept of a file; ConceptFileError, a ValueError that names the file, when anything in it is wrong."""
     path = Path(path)
-    metadata = _metadata(path)
+    metadata = read_metadata(path)
     info, digest = _info(path, metadata)
-    tensors = _tensors(path)
+    tensors = read_tensors(path)
     concept = _assembled(path, info, tensors, _thumbnail(metadata))
     if concept.hash != digest:
         raise damaged(path, "its tensors are not the ones that were saved")
@@ -57,12 +54,12 @@ def read_info(path: Path | str) -> ConceptInfo:
 
 def read_identity(path: Path | str) -> tuple[ConceptInfo, str]:
     """The same, and the hash of the tensors that the file says it holds."""
-    return _info(Path(path), _metadata(Path(path)))
+    return _info(Path(path), read_metadata(Path(path)))
 
 
 def read_thumbnail(path: Path | str) -> bytes:
     """The preview's JPEG, empty when there is none."""
-    return _thumbnail(_metadata(Path(path)))
+    return _thumbnail(read_metadata(Path(path)))
 
 
 def _serialised(concept: Concept) -> bytes:
@@ -95,33 +92,6 @@ def _shown(concept: Concept) -> dict[str, str]:
     return {key: text for key, text in shown.items() if text}
 
 
-def _metadata(path: Path) -> Mapping[str, str]:
-    """The header's metadata, read without the tensors."""
-    try:
-        size = path.stat().st_size
-        header = _json_header(path)
-    except OSError as error:
-        raise ConceptFileError(
-            f"The file '{path}' cannot be read ({error.strerror or error}). A concept file is needed. "
-            "Choose one that exists and may be read."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise not_ours(path, "has no safetensors header") from error
-    if size > FILE_LIMIT:
-        raise not_ours(path, f"is larger than {FILE_LIMIT >> 30} GiB")
-    metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    if not isinstance(metadata, dict):
-        raise not_ours(path, "has no safetensors header with metadata")
-    return metadata
-
-
-def _json_header(path: Path) -> object:
-    with open(path, "rb") as file:
-        size = file.read(8)
-        length = struct.unpack("<Q", size)[0] if len(size) == 8 else HEADER_LIMIT + 1
-        return json.loads(file.read(length)) if length <= HEADER_LIMIT else None
-
-
 def _info(path: Path, metadata: Mapping[str, str]) -> tuple[ConceptInfo, str]:
     if not isinstance(metadata.get(KEY), str):
         raise not_ours(path, "was not written by Concept Loom")
@@ -137,19 +107,6 @@ def _thumbnail(metadata: Mapping[str, str]) -> bytes:
         return b""
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors = safetensors.load(path.read_bytes())
-    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a dtype that torch does not have
-        raise damaged(path, f"it is cut off or altered ({error})") from error
-    for name, tensor in tensors.items():
-        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            raise damaged(path, f"'{name}' holds {tensor.dtype}, not floating point")
-        if not torch.isfinite(tensor).all():
-            raise damaged(path, f"'{name}' holds values that are not finite")
-    return {name: tensor.float() for name, tensor in tensors.items()}
-
-
 def _assembled(path: Path, info: ConceptInfo, tensors: Mapping[str, Tensor], thumbnail: bytes) -> Concept:
     expected = _expected(info)
     for name, tensor in tensors.items():
@@ -161,7 +118,7 @@ def _assembled(path: Path, info: ConceptInfo, tensors: Mapping[str, Tensor], thu
     if not tensors:
         raise damaged(path, "it holds no tensors")
     try:
-        return Concept(info, _embeddings(tensors), _parts(tensors), thumbnail)
+        return Concept(info, _embeddings(tensors), _parts(info, tensors), thumbnail)
     except ValueError as error:
         raise damaged(path, str(error)) from error
 
@@ -175,8 +132,8 @@ def _agrees(tensor: Tensor, expected: tuple[int | None, ...]) -> bool:
 def _expected(info: ConceptInfo) -> dict[str, tuple[int | None, ...]]:
     """Every tensor name that this concept may have, and its shape."""
     embeddings = {f"embedding.{key}": (info.slots, width) for key, width in info.base.encoders.items()}
-    parts = [part.expected(shape, info.slots) for part in PARTS.values() for shape in info.base.sites]
-    return embeddings | {name: shape for one in parts for name, shape in one.items()}
+    parts = [part.expected(info.base.sites, info.slots) for part in PARTS.values()]
+    return {**embeddings} | {name: shape for names in parts for name, shape in names.items()}
 
 
 def _embeddings(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -184,18 +141,6 @@ def _embeddings(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _parts(tensors: Mapping[str, Tensor]) -> tuple[Part, ...]:
-    own = {kind: {n: t for n, t in _in_order(tensors) if n.startswith(f"{kind}.")} for kind in PARTS}
-    return tuple(PARTS[kind].from_tensors(found) for kind, found in own.items() if found)
-
-
-def _in_order(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    """Sites in forward order, whatever order the file lists them in."""
-    rank = {"input": 0, "middle": 1, "output": 2}
-
-    def key(name: str) -> tuple[object, ...]:
-        kind, *rest = name.split(".")
-        site = Site.parse(".".join(rest[:3])) if kind in PARTS else Site("input", -1, -1)
-        return (kind, rank[site.block], site.number, site.index)
-
-    return [(name, tensors[name]) for name in sorted(tensors, key=key)]
+def _parts(info: ConceptInfo, tensors: Mapping[str, Tensor]) -> tuple[Part, ...]:
+    own = {kind: {name: one for name, one in tensors.items() if name.startswith(f"{kind}.")} for kind in PARTS}
+    return tuple(PARTS[kind].from_tensors(found, info.base.sites) for kind, found in own.items() if found)

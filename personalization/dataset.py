@@ -80,7 +80,7 @@ class ConceptDataset:
 
 
 def dataset_of(pictures: Sequence[Picture], holdout: str | int = AUTO, unread: Sequence[str] = ()) -> ConceptDataset:
-    """The dataset of `pictures`; `holdout` is a number, or "auto": one from 4 pictures on, two from 8 on."""
+    """The dataset of `pictures`; `holdout` is a number, or "auto": two from 8 pictures on."""
     if not pictures:
         raise PictureError(" ".join(("No picture could be read; at least one is needed.", *unread)))
     count = _auto_holdout(len(pictures)) if holdout == AUTO else int(holdout)
@@ -94,7 +94,8 @@ def dataset_of(pictures: Sequence[Picture], holdout: str | int = AUTO, unread: S
 
 
 def _auto_holdout(pictures: int) -> int:
-    return 0 if pictures < 4 else 1 if pictures < 8 else 2
+    """Of fewer than 8 pictures every one is needed: learning from 4 instead of 5 cost a third of the identity."""
+    return 0 if pictures < 8 else 2
 
 
 def _split(ordered: Sequence[Picture], count: int) -> frozenset[int]:

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from .composition import PlacedConcept
 from .parts.image_tokens import ImageTokens, presence_logits
+from .parts.instruction import LatentInstruction, instruction
 from .parts.nested_values import NestedValues, nested_change, share_of
 from .parts.per_site import PerSite
 from .regions import Box, Grid, on_grid
 from .rows import RowCache
 from .sites import Site
 
-GUESTS = (ImageTokens, NestedValues)
+GUESTS = (ImageTokens, NestedValues, LatentInstruction)
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,22 @@ def with_nested(
     value = values.gather(2, token.view(-1, 1, 1, 1).expand(-1, heads, 1, values.shape[-1]))
     change = nested_change(own, share, value, keys[:, :, columns], values[:, :, columns])
     change = nested.u.float()[:, None, :, None] * change
+    return out.index_add(0, batch, change.transpose(1, 2).flatten(2).to(out.dtype))
+
+
+class Instructed(NamedTuple):
+    """Samples that a latent instruction acts in: k of them, `u` (k, 1 or n); it stands in `columns` of keys, values."""
+
+    batch: Tensor
+    u: Tensor
+    columns: slice
+
+
+def with_instruction(out: Tensor, q: Tensor, k: Tensor, v: Tensor, heads: int, instructed: Instructed) -> Tensor:
+    """out + u softmax(q K_x^T / sqrt d) V_x; `out`, `q` (b, n, C), `k`, `v` (b, tokens, C), heads packed."""
+    batch, columns = instructed.batch, instructed.columns
+    own, keys, values = (_heads(part, heads) for part in (q[batch], k[batch, columns], v[batch, columns]))
+    change = instructed.u.float()[:, None, :, None] * instruction(own, keys, values)
     return out.index_add(0, batch, change.transpose(1, 2).flatten(2).to(out.dtype))
 
 

@@ -81,7 +81,7 @@ def told(losses: Sequence[float], held: Sequence[Held], steps: int, finished: bo
     if kept != best.step:
         return (
             f"Learned in {until}; the last is kept. The held-out picture came nearest at step {best.step}, but one "
-            "picture is too few to choose by; from 8 pictures on two are held out, and they choose."
+            "picture is too few to choose by: hold out two of 8 or more."
         )
     if best.step == 0:
         return f"Nothing useful was learned in {until}: on held-out pictures the class word alone stayed best."

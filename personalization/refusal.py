@@ -1,4 +1,4 @@
-"""Why a concept file was not loaded: what was given, what is needed, what to do."""
+"""Why a file of ours was not loaded: what was given, what is needed, what to do. `kind` is "concept" or "towers"."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from pathlib import Path
 
 
 class ConceptFileError(ValueError):
-    """A file that is no concept, or one that cannot be trusted."""
+    """A file that is not what it should be, or one that cannot be trusted."""
 
 
-def not_ours(path: Path, why: str) -> ConceptFileError:
+def not_ours(path: Path, why: str, kind: str = "concept") -> ConceptFileError:
     return ConceptFileError(
-        f"The file '{path}' is no concept: it {why}. A file made by Concept Loom is needed. Choose another one."
+        f"The file '{path}' is no {kind} file: it {why}. A {kind} file made by Concept Loom is needed. "
+        "Choose another one."
     )
 
 
-def damaged(path: Path, why: str) -> ConceptFileError:
+def damaged(path: Path, why: str, kind: str = "concept") -> ConceptFileError:
     return ConceptFileError(
-        f"The concept file '{path}' is damaged: {why}. An undamaged copy is needed. Copy it again, or learn it again."
+        f"The {kind} file '{path}' is damaged: {why}. An undamaged copy is needed. Copy it again, or learn it again."
     )

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
+
+SIDE = 512  # pixels
 
 
 def image_of(picture: Tensor) -> Image.Image:
@@ -18,6 +21,15 @@ def jpeg_of(picture: Tensor) -> bytes:
     stream = io.BytesIO()
     image_of(picture).save(stream, "JPEG", quality=90)
     return stream.getvalue()
+
+
+def small(picture: Tensor) -> Tensor:
+    """At most SIDE pixels each way: a file's header, which it stands in twice, must stay small."""
+    scale = SIDE / max(picture.shape[1:3])
+    if scale >= 1:
+        return picture
+    planes = F.interpolate(picture.float().movedim(-1, 1), scale_factor=scale, mode="bilinear", antialias=True)
+    return planes.movedim(1, -1)
 
 
 def picture_from(jpeg: bytes) -> Tensor:

@@ -32,10 +32,7 @@ class Canvas(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The checkpoint's file name, where a core loader has noted it."""
-        noted = self.model.cached_patcher_init
-        first = noted[1][0] if noted and noted[1] else ""
-        return Path(first).name if isinstance(first, str) and Path(first).suffix else ""
+        return checkpoint_name(self.model)
 
     @property
     def fingerprints(self) -> list[str]:
@@ -66,6 +63,13 @@ class Canvas(NamedTuple):
         needed = self.vae.patcher.model_size() + self.vae.memory_used_decode(shape, self.vae.vae_dtype)
         free = host.get_free_memory(device)
         return free > 1.2 * needed + host.minimum_inference_memory()  # pyright: ignore[reportOperatorIssue]
+
+
+def checkpoint_name(model: comfy.model_patcher.ModelPatcher) -> str:
+    """The checkpoint's file name, where a core loader has noted it."""
+    noted = model.cached_patcher_init
+    first = noted[1][0] if noted and noted[1] else ""
+    return Path(first).name if isinstance(first, str) and Path(first).suffix else ""
 
 
 def size_for(base: Base) -> tuple[int, int]:

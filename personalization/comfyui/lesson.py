@@ -133,7 +133,8 @@ def _learned(course: _Course, show: Show) -> tuple[Learned, Tensor | None]:
     canvas, recipe = course.canvas, course.recipe
     latents = latents_of(canvas, course.dataset, recipe, course.base, course.wish.seed)
     large = canvas.model.model_size() > LARGE
-    with _enough_memory(recipe), training_session(canvas.model, canvas.clip, large, canvas.name) as session:
+    memory = enough_memory(recipe.batch_size, "Learn Concept")
+    with memory, training_session(canvas.model, canvas.clip, large, canvas.name) as session:
         painter = Painter(canvas, session, recipe.templates[0], latents.train.shape[1:])
         learned = _from_where_it_was(_task(course, session, latents), course.unfinished, show, painter)
         sketch = painter.sketched(learned)
@@ -151,15 +152,15 @@ def _from_where_it_was(task: LearnTask, unfinished: Unfinished, show: Show, pain
 
 
 @contextmanager
-def _enough_memory(recipe: Recipe) -> Iterator[None]:
+def enough_memory(batch_size: int, node: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         if not host.is_oom(error):
             raise
         raise MemoryError(
-            f"The device has too little memory for {recipe.batch_size} pictures per step. "
-            "Lower batch_size under the advanced inputs of Learn Concept; with 1 it needs the least."
+            f"The device has too little memory for {batch_size} pictures per step. "
+            f"Lower batch_size under the advanced inputs of {node}; with 1 it needs the least."
         ) from error
 
 

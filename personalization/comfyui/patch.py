@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import cast
 
 import comfy.model_base
 import comfy.model_patcher
 import comfy.samplers
+import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
@@ -24,10 +26,11 @@ from ..composition import Composition, PlacedConcept, woven
 from ..concept import Base
 from ..denoiser import Observer
 from ..fit import fits
-from ..guests import Joint, Nested, Presence, appended, bring, joint
+from ..guests import Instructed, Joint, Nested, Presence, appended, bring, joint
 from ..parts import Part
 from ..parts.context_rows import ContextRows
 from ..parts.image_tokens import ImageTokens
+from ..parts.instruction import LatentInstruction
 from ..parts.nested_values import NestedValues
 from ..regions import Grid
 from ..report import Report, Run, reports
@@ -190,26 +193,38 @@ def _prepared(context: Tensor, value: Tensor, site: Site, grid: Grid, loom: Loom
             value = plan.twins.widen(value, edited(value, site, plan.regional, loom.cache)) if apart else wide
             context = wide
             _note(loom.run, "acted", site, (o.placed for o in plan.regional if _has(o.placed, ContextRows, site)))
-    guests = bring(NestedValues, site, plan.present)
-    nested, start = [], context.shape[1]
-    for presence, bank in guests:
-        nested.append(_nested(plan, presence, slice(start, start + bank.shape[-2]), grid))
-        start = nested[-1].columns.stop
+    own, others = (bring(kind, site, plan.present) for kind in (NestedValues, LatentInstruction))
+    guests, start = [*own, *others], context.shape[1]
+    columns = _columns(start, guests)
+    nested = [_nested(plan, one, span, grid) for (one, _), span in zip(own, columns, strict=False)]
+    instructed = [_instructed(one, span, grid) for (one, _), span in zip(others, columns[len(own) :], strict=True)]
     if guests:
         apart = value is not context
         longer = appended(context, guests, loom.cache)
         value, context = appended(value, guests, loom.cache) if apart else longer, longer
         _note(loom.run, "acted", site, (presence.placed for presence, _ in guests))
     watched = loom.observer and Watched(loom.observer, site, cast(Tensor, attention.hidden))
-    if twins or nested or watched:
-        banks = sum(one.columns.stop - one.columns.start for one in nested)
-        attention.expected = Expected(context.shape[1], banks, twins, tuple(nested), watched)
+    if twins or guests or watched:
+        banks = context.shape[1] - start
+        attention.expected = Expected(context.shape[1], banks, twins, tuple(nested), tuple(instructed), watched)
     return context, value
+
+
+def _columns(start: int, guests: Iterable[tuple[Presence, Tensor]]) -> list[slice]:
+    """Where each bank (m, d) stands when they are put behind `start` tokens."""
+    ends = list(accumulate((bank.shape[-2] for _, bank in guests), initial=start))
+    return [slice(*span) for span in pairwise(ends)]
 
 
 def _nested(plan: Plan, presence: Presence, columns: slice, grid: Grid) -> Nested:
     places = plan.places_of(presence.placed)
     return Nested(places.batch, places.token, places.u * presence.mask(grid)[places.batch], columns)
+
+
+def _instructed(presence: Presence, columns: slice, grid: Grid) -> Instructed:
+    u = presence.over(grid)
+    batch = torch.tensor(sorted(presence.samples), device=u.device)
+    return Instructed(batch, u[batch], columns)
 
 
 def _has(placed: PlacedConcept, kind: type[Part], site: Site) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Observation, Observer
-from ..guests import Joint, Nested, with_nested
+from ..guests import Instructed, Joint, Nested, with_instruction, with_nested
 from ..sites import Site
 
 
@@ -22,12 +22,16 @@ class Watched(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What a site's patch prepared for the attention that runs next: `tokens` keys, the last `hidden` for banks."""
+    """What a site's patch prepared for the attention that runs next: `tokens` keys, the last `banks` of them hidden.
+
+    The banks of nested values come first, then the instructions.
+    """
 
     tokens: int
     banks: int = 0
     joint: Joint | None = None
     nested: tuple[Nested, ...] = ()
+    instructed: tuple[Instructed, ...] = ()
     watched: Watched | None = None
 
 
@@ -54,6 +58,8 @@ class SiteAttention:
         bias = _whole_bias(expected, q) if expected.nested or expected.watched else None
         for nested in expected.nested:
             out = with_nested(out, q, k, v, heads, nested, bias)
+        for instructed in expected.instructed:
+            out = with_instruction(out, q, k, v, heads, instructed)
         if expected.watched:
             _tell(expected.watched, q, k[:, :seen], heads, None if bias is None else bias[..., :seen])
         return out
@@ -77,7 +83,7 @@ def _joined(
 def _whole_bias(expected: Expected, q: Tensor) -> Tensor | None:
     """What hides banks and others' tokens from A: (b, 1, 1 or n, tokens), None where there is nothing to hide."""
     joint, seen = expected.joint, expected.tokens - expected.banks
-    if joint is None and (not expected.banks or len(expected.nested) == 1):
+    if joint is None and len(expected.nested) <= 1:
         return None
     positions = 1 if joint is None else joint.bias.shape[2]
     bias = q.new_zeros(q.shape[0], 1, positions, expected.tokens)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from ..sites import Site, SiteShape
 from .context_rows import ContextRows
 from .image_tokens import ImageTokens
+from .instruction import LatentInstruction
 from .low_rank import LowRank
 from .nested_values import NestedValues
 
@@ -23,7 +24,7 @@ class Part(Protocol):
     def sites(self) -> tuple[Site, ...]: ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """Names `kind.block.number.index`, or longer ones, -> the live tensors (not copies)."""
+        """Their names in a file -> the live tensors (not copies)."""
         ...
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Part:
@@ -31,14 +32,16 @@ class Part(Protocol):
         ...
 
     @classmethod
-    def expected(cls, shape: SiteShape, slots: int) -> Mapping[str, tuple[int | None, ...]]:
-        """Names and shapes of all that may be there at a site, None where any size will do; files are checked by it."""
+    def expected(cls, shapes: Sequence[SiteShape], slots: int) -> dict[str, tuple[int | None, ...]]:
+        """Every name that its tensors may have on a base of these sites, and their shapes; None = any size."""
         ...
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Part:
-        """The part of a file, from tensors of its kind in forward order of their sites; ValueError if they disagree."""
+    def from_tensors(cls, tensors: Mapping[str, Tensor], shapes: Sequence[SiteShape]) -> Part:
+        """The part of a file, from tensors under `expected` names; ValueError if they disagree."""
         ...
 
 
-PARTS: dict[str, type[Part]] = {part.kind: part for part in (ContextRows, ImageTokens, NestedValues, LowRank)}
+PARTS: dict[str, type[Part]] = {
+    part.kind: part for part in (ContextRows, ImageTokens, NestedValues, LowRank, LatentInstruction)
+}

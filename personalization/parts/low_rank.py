@@ -13,7 +13,7 @@ DESIGN.md) holds for the activation form. That form is taken for a region, for a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -53,25 +53,33 @@ class LowRank:
         }
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
-        return type(self).from_tensors({name: tensors[name] for name in self.tensors()})
+        return type(self)(_layers({name: tensors[name] for name in self.tensors()}, self.sites))
 
     @classmethod
-    def expected(cls, shape: SiteShape, slots: int) -> dict[str, tuple[int | None, ...]]:
-        named = {f"{cls.kind}.{shape.site.key}.{layer}": one for layer, one in layer_widths(shape).items()}
+    def expected(cls, shapes: Sequence[SiteShape], slots: int) -> dict[str, tuple[int | None, ...]]:
+        layers = [(shape.site, layer, widths) for shape in shapes for layer, widths in layer_widths(shape).items()]
+        named = {f"{cls.kind}.{site.key}.{layer}": widths for site, layer, widths in layers}
         a = {f"{name}.a": (None, width) for name, (width, _) in named.items()}
         return a | {f"{name}.b": (width, None) for name, (_, width) in named.items()}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], shapes: Sequence[SiteShape]) -> Self:
         """ValueError where a layer lacks its A or B, or they are of different ranks."""
-        found: dict[Site, dict[str, dict[str, Tensor]]] = {}
-        for name, tensor in tensors.items():
-            layer, _, which = name.rpartition(".")
-            _, block, number, index, layer = layer.split(".", 4)
-            found.setdefault(Site.parse(f"{block}.{number}.{index}"), {}).setdefault(layer, {})[which] = tensor
-        return cls(
-            {site: {one: _pair(ab, f"{site.key}.{one}") for one, ab in own.items()} for site, own in found.items()}
-        )
+        return cls(_layers(tensors, [shape.site for shape in shapes]))
+
+
+def _layers(tensors: Mapping[str, Tensor], sites: Iterable[Site]) -> dict[Site, dict[str, Pair]]:
+    """In the order of `sites`."""
+    found: dict[Site, dict[str, dict[str, Tensor]]] = {}
+    for name, tensor in tensors.items():
+        layer, _, which = name.rpartition(".")
+        _, block, number, index, layer = layer.split(".", 4)
+        found.setdefault(Site.parse(f"{block}.{number}.{index}"), {}).setdefault(layer, {})[which] = tensor
+    return {
+        site: {layer: _pair(ab, f"{site.key}.{layer}") for layer, ab in found[site].items()}
+        for site in sites
+        if site in found
+    }
 
 
 def layer_widths(shape: SiteShape) -> dict[str, tuple[int, int]]:

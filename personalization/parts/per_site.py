@@ -1,8 +1,8 @@
-"""What most parts hold: one tensor of rows per site, named `kind.block.number.index` in a file."""
+"""What most parts hold: rows per site, one tensor each, named `kind.block.number.index` in a file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,13 +31,15 @@ class PerSite:
 
     @staticmethod
     def shape_at(shape: SiteShape, slots: int) -> tuple[int | None, int]:
-        """What the rows of a site look like, None where any number will do."""
+        """What the rows of a site look like; None = any number."""
         raise NotImplementedError
 
     @classmethod
-    def expected(cls, shape: SiteShape, slots: int) -> dict[str, tuple[int | None, ...]]:
-        return {f"{cls.kind}.{shape.site.key}": cls.shape_at(shape, slots)}
+    def expected(cls, shapes: Sequence[SiteShape], slots: int) -> dict[str, tuple[int | None, ...]]:
+        return {f"{cls.kind}.{shape.site.key}": cls.shape_at(shape, slots) for shape in shapes}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        return cls({Site.parse(name.removeprefix(f"{cls.kind}.")): rows for name, rows in tensors.items()})
+    def from_tensors(cls, tensors: Mapping[str, Tensor], shapes: Sequence[SiteShape]) -> Self:
+        """In the order of `shapes`, whatever order the file lists them in."""
+        named = {shape.site: f"{cls.kind}.{shape.site.key}" for shape in shapes}
+        return cls({site: tensors[name] for site, name in named.items() if name in tensors})

@@ -1,4 +1,4 @@
-"""Image tokens and nested values through ComfyUI's own nodes: they act where the word is, and nowhere else."""
+"""Tokens that concepts bring along, through ComfyUI's own nodes: they act where the word is, and nowhere else."""
 
 from dataclasses import replace
 
@@ -9,12 +9,13 @@ from concept_loom.personalization.comfyui.backbone import Backbone
 from concept_loom.personalization.comfyui.prompt_encoder import ClipPromptEncoder
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.denoiser import Observer
-from concept_loom.personalization.parts import ImageTokens, NestedValues
+from concept_loom.personalization.guests import GUESTS
+from concept_loom.personalization.parts import ImageTokens
 
 from . import tiny
 from .test_prompt_to_picture import LONG, Canvas, differ, encode, picture, sample
 
-KINDS = pytest.mark.parametrize("kind", [ImageTokens, NestedValues])
+KINDS = pytest.mark.parametrize("kind", GUESTS)
 LEFT = torch.zeros(64, 64)
 LEFT[:, :32] = 1
 
@@ -86,7 +87,7 @@ def test_a_region_of_the_whole_picture_is_no_region_and_half_of_it_is_less(kind)
 
 
 def test_all_parts_of_a_concept_act_beside_a_regional_one():
-    parts = [tiny.concept().parts, *(tiny.guest(kind, tiny.concept()).parts for kind in (ImageTokens, NestedValues))]
+    parts = [tiny.concept().parts, *(tiny.guest(kind, tiny.concept()).parts for kind in GUESTS)]
     mug = PlacedConcept(replace(tiny.concept(), parts=sum(parts, ())))
     hat = PlacedConcept(tiny.concept("hat", "hat"), region=LEFT)
     canvas, alone = Canvas(mug, hat), Canvas(mug, replace(hat, strength=0.0))

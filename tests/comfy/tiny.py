@@ -14,8 +14,9 @@ from comfy import supported_models
 from comfy.supported_models_base import ClipTarget
 from concept_loom.personalization.comfyui.family import base_of
 from concept_loom.personalization.concept import Concept, ConceptInfo
-from concept_loom.personalization.parts import ContextRows, ImageTokens, LowRank, NestedValues
+from concept_loom.personalization.parts import ContextRows, LatentInstruction, LowRank
 from concept_loom.personalization.parts.low_rank import Pair, layer_widths
+from concept_loom.personalization.parts.per_site import PerSite
 
 CONFIGS = {"SD 1.5": supported_models.SD15, "SD 2": supported_models.SD20, "SDXL": supported_models.SDXL}
 CONTEXT = {"SD 1.5": 768, "SD 2": 1024, "SDXL": 2048}
@@ -71,11 +72,13 @@ def concept(
     return Concept(info, embeddings if trained else {}, (ContextRows(rows),))
 
 
-def guest(kind: type[ImageTokens] | type[NestedValues], one: Concept) -> Concept:
+def guest(kind: type[PerSite], one: Concept) -> Concept:
     """`one` with three loud random tokens of that kind at every site instead of its parts."""
     generator = torch.Generator().manual_seed(sum(map(ord, one.info.name)) + 1)
     shapes = {shape.site: kind.shape_at(shape, 1)[1] for shape in one.info.base.sites}
     rows = {site: 3 * torch.randn(3, width or 0, generator=generator) for site, width in shapes.items()}
+    if kind is LatentInstruction:
+        return replace(one, parts=(LatentInstruction.at(rows, next(iter(rows.values()))),))
     return replace(one, parts=(kind(rows),))
 
 

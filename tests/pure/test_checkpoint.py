@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from concept_loom.personalization import checkpoint
+from concept_loom.personalization import tensor_file
 from concept_loom.personalization.checkpoint import load, read_info, read_thumbnail, save
+from concept_loom.personalization.parts import LatentInstruction
 from concept_loom.personalization.refusal import ConceptFileError
 
-from .concepts import concept
+from .concepts import BASE, concept
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden_v1.safetensors"
 
@@ -46,6 +47,26 @@ def test_what_was_saved_is_loaded(saved):
     assert loaded.info == replace(made.info)
     assert loaded.thumbnail == read_thumbnail(saved) == b"\xff\xd8jpeg"
     assert list(loaded.tensors()) == list(made.tensors())
+
+
+def instructed(tokens):
+    own = LatentInstruction.at((shape.site for shape in BASE.sites), tokens)
+    return replace(concept(), embeddings={}, parts=(own,))
+
+
+def test_what_all_sites_share_is_written_once_and_acts_at_each_of_them(tmp_path):
+    save(instructed(torch.ones(4, BASE.context_width)), tmp_path / "shared")
+    (part,) = load(tmp_path / "shared").parts
+    assert part.sites == tuple(shape.site for shape in BASE.sites)
+    assert part.tokens.shape == (4, BASE.context_width)
+    assert [name for name in header_of(tmp_path / "shared")[0] if name != "__metadata__"] == [LatentInstruction.name]
+
+
+@pytest.mark.parametrize("tokens", [torch.ones(4, 5), torch.ones(0, 6), torch.ones(6), torch.full((4, 6), torch.nan)])
+def test_shared_tokens_of_another_width_none_or_not_finite_are_refused(tmp_path, tokens):
+    save(instructed(tokens), tmp_path / "shared")
+    with pytest.raises(ConceptFileError, match="damaged"):
+        load(tmp_path / "shared")
 
 
 def test_the_header_is_read_without_the_tensors(saved):
@@ -184,6 +205,6 @@ def test_a_flipped_bit_in_a_tensor_is_refused(saved):
 
 
 def test_a_file_that_is_too_large_is_not_read(saved, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FILE_LIMIT", 10)
+    monkeypatch.setattr(tensor_file, "FILE_LIMIT", 10)
     with pytest.raises(ConceptFileError, match="larger"):
         load(saved)

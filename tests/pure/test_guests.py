@@ -5,8 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 from concept_loom.personalization.composition import PlacedConcept
-from concept_loom.personalization.guests import Nested, Presence, bring, joint, with_nested
-from concept_loom.personalization.parts import ImageTokens, NestedValues
+from concept_loom.personalization.guests import (
+    Instructed,
+    Nested,
+    Presence,
+    bring,
+    joint,
+    with_instruction,
+    with_nested,
+)
+from concept_loom.personalization.parts import ImageTokens, LatentInstruction, NestedValues
 
 from . import concepts
 
@@ -56,6 +64,35 @@ def _literally(u):
 def _packed(head, q, k, v):
     parts = zip(*(x.split(WIDTH // HEADS, -1) for x in (q, k, v)), strict=True)
     return torch.cat([head(*part) for part in parts], -1)
+
+
+@pytest.mark.parametrize("u", [0.3, 1.0, 1.7])
+def test_a_latent_instruction_is_added_to_what_the_text_says(u):
+    """out = A V + u softmax(q K_x^T / sqrt d) V_x, in sample 1 only."""
+    q, k, v = draw(2, POSITIONS, WIDTH), draw(2, TOKENS + 3, WIDTH), 2 * draw(2, TOKENS + 3, WIDTH) + 1
+    plain = torch.stack([_packed(attention, q[b], k[b, :TOKENS], v[b, :TOKENS]) for b in range(2)])
+    own = Instructed(torch.tensor([1]), torch.tensor([[u]]), slice(TOKENS, TOKENS + 3))
+    got = with_instruction(plain, q, k, v, HEADS, own)
+    assert torch.equal(got[0], plain[0])
+    added = _packed(attention, q[1], k[1, TOKENS:], v[1, TOKENS:])
+    assert torch.allclose(got[1], plain[1] + u * added, atol=1e-5)
+
+
+def test_a_latent_instruction_at_strength_0_changes_no_bit_and_keeps_to_its_region():
+    q, k, v = draw(1, POSITIONS, WIDTH), draw(1, TOKENS + 3, WIDTH), draw(1, TOKENS + 3, WIDTH)
+    plain, columns = draw(1, POSITIONS, WIDTH), slice(TOKENS, TOKENS + 3)
+    nothing = Instructed(torch.tensor([0]), torch.zeros(1, 1), columns)
+    assert torch.equal(with_instruction(plain, q, k, v, HEADS, nothing), plain)
+    half = Instructed(torch.tensor([0]), torch.tensor([[1.0, 0.0, 0.0, 1.0, 0.0, 0.0]]), columns)
+    changed = (with_instruction(plain, q, k, v, HEADS, half) != plain).any(-1)[0]
+    assert changed.tolist() == [True, False, False] * 2
+
+
+def test_all_sites_share_the_tokens_of_a_latent_instruction():
+    part = LatentInstruction.at(concepts.SITES, draw(3, 4))
+    assert list(part.tensors().values())[0] is part.tokens and len(part.tensors()) == 1
+    other = part.with_tensors({LatentInstruction.name: draw(3, 5)})
+    assert other.sites == part.sites and all(rows is other.tokens for rows in other.rows.values())
 
 
 @pytest.mark.parametrize("u", [0.25, 1.0])

@@ -82,4 +82,4 @@ def test_half_a_layer_is_refused():
     tensors = with_layers().parts[0].tensors()
     del tensors["low_rank.middle.0.0.ff.net.2.b"]
     with pytest.raises(ValueError, match=r"'middle\.0\.0\.ff\.net\.2' has a \(2, 32\), where"):
-        LowRank.from_tensors(tensors)
+        LowRank.from_tensors(tensors, SITES)

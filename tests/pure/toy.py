@@ -167,7 +167,9 @@ class ToyPromptEncoder:
         vectors = []
         for word in words:
             if word in placed:
-                vectors.append(placed[word].concept.embeddings[key][seen.get(word, 0)])
+                concept = placed[word].concept
+                slots = concept.embeddings.get(key, self.class_embedding(concept.info.class_word)[key])
+                vectors.append(slots[seen.get(word, 0)])
                 seen[word] = seen.get(word, 0) + 1
             else:
                 vectors.append(self.tables[key][_id(word[1:])])
