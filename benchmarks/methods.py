@@ -123,6 +123,7 @@ class Bench:
             "quick": lambda: concept_method("quick", SECONDS, scratch),
             "layerwise": lambda: concept_method("layerwise", SECONDS, scratch),
             "nested": lambda: concept_method("nested", SECONDS, scratch),
+            "staged fast": lambda: concept_method("staged fast", SECONDS, scratch),
             "core Train LoRA": lambda: partial(core_lora, tuned(self.tunnel, self.world_seed, SECONDS, self.settings)),
         }
         return {name: make for name, make in rows.items() if not (self.quick and name in LEFT_OUT)}

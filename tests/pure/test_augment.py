@@ -64,7 +64,7 @@ def test_latents_captions_and_masks_are_aligned_and_the_held_out_are_apart() -> 
     mask = torch.zeros(96, 128)
     mask[:48] = 1
     pictures = [picture_from(str(i), picture(i).pixels, mask if i else None, f"picture {i}") for i in range(5)]
-    dataset = dataset_of(pictures)
+    dataset = dataset_of(pictures, 1)
     latents = training_latents(dataset, SIZE, Augmentation(views=3), seed=0, encode=encode)
     assert latents.train.shape == (12, 3, 8, 8) and latents.held_out.shape == (1, 3, 8, 8)
     assert latents.captions == tuple(p.caption for p in dataset.training for _ in range(3))

@@ -193,7 +193,7 @@ def test_a_near_duplicate_is_not_held_out_while_others_can_be() -> None:
     for seed in range(5):
         originals = [picture_from(str(i), noise(seed=10 * seed + i)) for i in range(4)]
         copies = [replace(p, pixels=(p.pixels.int() - 3).clamp(0).byte()) for p in originals[:3]]
-        assert dataset_of([*originals, *copies]).holdout == (originals[3],)
+        assert dataset_of([*originals, *copies], 1).holdout == (originals[3],)
 
 
 def test_a_number_holds_out_as_many_and_leaves_one() -> None:
