@@ -49,7 +49,7 @@ def test_each_draw_is_another_one_and_the_same_seed_repeats_them() -> None:
 def test_held_out_losses_belong_to_their_noise_levels(batch_size: int) -> None:
     denoiser = ToyDenoiser()
     denoiser.loss_weight = lambda sigma: sigma
-    denoiser.predict = lambda noised, sigma, contexts, composition=(): torch.zeros_like(noised)
+    denoiser.predict = lambda noised, sigma, contexts, composition=(), observer=None: torch.zeros_like(noised)
     held = held_out_of(LATENTS, denoiser, RECIPE)
     losses = held_out_losses(held, denoiser, ToyPromptEncoder().encode("a photo"), (), batch_size)
     expected = denoiser.sigma_at(torch.tensor(PERCENTS)) * LATENTS.held_out.square().mean()

@@ -115,7 +115,8 @@ def test_stages_train_one_after_the_other() -> None:
 
 def test_texts_are_encoded_once_where_no_embedding_trains() -> None:
     rows, word = task(ROWS), task(WORD)
-    learn(rows), learn(word)
+    learn(rows)
+    learn(word)
     assert rows.prompt_encoder.encoded <= 1 + len(ROWS.templates)
     assert word.prompt_encoder.encoded > WORD.steps
 

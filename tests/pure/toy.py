@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from concept_loom.personalization.augment import TrainingLatents
@@ -58,7 +59,7 @@ class Backbone(nn.Module):
             hidden = h
             h = h + attn1(h, h)
             if observer:
-                observer.see(site, Observation(hidden, attn2.shares(h, context, observer.columns)))
+                observer.see(site, Observation(hidden, cast(Attention, attn2).shares(h, context, observer.columns)))
             h = h + 3 * attn2(h, context)
         return self.out(h).transpose(1, 2).unflatten(2, (SIDE, SIDE))
 
