@@ -85,7 +85,7 @@ def test_captions_are_not_shifted_by_a_file_that_cannot_be_read() -> None:
 
 
 def test_the_preview_is_one_sheet_in_the_output_and_on_the_node() -> None:
-    output = ConceptDatasetNode.execute(folder=["example"])
+    output = ConceptDatasetNode.execute(folder=["example"], holdout=["1"])
     dataset, _, sheet = output.result
     assert len(dataset.holdout) == 1 and sheet.shape == (1, 1024, 1536, 3)
     (shown,) = output.ui["images"]

@@ -39,7 +39,7 @@ def playground() -> Playground:
 
 @pytest.fixture(scope="module")
 def dataset() -> ConceptDataset:
-    return dataset_of(read_pictures(EXAMPLE_PICTURES)[0])
+    return dataset_of(read_pictures(EXAMPLE_PICTURES)[0], 1)
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def canvas(weights: Path) -> Canvas:
 @pytest.fixture(scope="module")
 def pictures() -> ConceptDataset:
     with torch.inference_mode():
-        return dataset_of(*read_pictures(EXAMPLE_PICTURES)[:1])
+        return dataset_of(*read_pictures(EXAMPLE_PICTURES)[:1], 1)
 
 
 def taught(canvas: Canvas, pictures: ConceptDataset, folder: Path, wish: Wish = WISH, show=None) -> tuple[Lesson, list]:

@@ -183,7 +183,7 @@ def test_a_concept_is_evaluated_and_its_strength_found_without_a_browser(client:
         "20": loom("SaveConcept", concept=["8", 1], name="recommended"),
     }
     outputs = client.run(prompt)
-    assert "against 1 held-out picture" in outputs["7"]["text"][0] and outputs["7"]["images"]
+    assert "against 5 training pictures" in outputs["7"]["text"][0] and outputs["7"]["images"]
     assert "strength" in outputs["8"]["text"][0] and outputs["9"]["images"]
 
 
