@@ -88,7 +88,7 @@ def test_a_word_in_no_prompt_is_told_on_the_node_and_still_after_a_reload(page: 
 
 
 def test_a_saved_workflow_keeps_no_sentence_and_one_that_does_is_loaded_right(page: ComfyPage, server: Server) -> None:
-    golden = read(DATA / "workflow_v1.json")
+    golden = read(DATA / "workflow_v2.json")
     pictures(server.launch.base / "input" / "dropped", "mug.png")
     page.load({**golden, "nodes": [{**one, "widgets_values": with_line(one)} for one in golden["nodes"]]})
     kept = values(page.saved())

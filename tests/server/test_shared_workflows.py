@@ -22,6 +22,11 @@ GOLDEN = DATA / "golden_v1.safetensors"
 WORKFLOWS = sorted(DATA.glob("workflow_v*.json"))
 
 
+YOUNGER = {  # than the newest golden workflow; they join the next one
+    f"ConceptLoom_{name}" for name in ("EvaluateConcept", "StrengthSheet", "TrainTowers", "TowerEncoder")
+}
+
+
 @pytest.fixture
 def models(server: Server, concepts: Path) -> Iterator[Path]:
     folder = server.launch.base / "models" / "concepts"
@@ -65,9 +70,9 @@ def test_a_released_workflow_converts_to_the_same_inputs_and_runs(
 
 
 def test_the_newest_golden_workflow_names_every_node_and_input(client: Client) -> None:
-    used = {one["class_type"]: one["inputs"] for one in read(DATA / "prompt_v1.json").values()}
+    used = {one["class_type"]: one["inputs"] for one in read(DATA / "prompt_v2.json").values()}
     for key, info in client.get("/object_info").items():
-        if info["category"] == "Concept Loom":
+        if info["category"] == "Concept Loom" and key not in YOUNGER:
             named = {name.partition(".")[0] for name in used[key]}
             assert named == {name for group in ("required", "optional") for name in info["input"].get(group, {})}
 
