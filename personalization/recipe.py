@@ -189,7 +189,7 @@ RECIPES: dict[tuple[str, str], Sourced] = {
     ("quick", "Playground"): replace(
         _QUICK,
         ours=replace(_QUICK.ours, stages=(Stage(_ROWS, 3e-2),), steps=120, batch_size=16, schedule="constant"),
-        measured="trial base of 90 000 pictures, 5 pictures, 26 to 167 steps",
+        measured="bench methods --quick, world seed 0: about 125 steps in 20 s close 0.26",
     ),
     ("layerwise", "Playground"): replace(
         _LAYERWISE,

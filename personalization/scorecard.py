@@ -164,7 +164,7 @@ def _reasons(real: Real, concept: Marks, floor: float, top: float | None) -> dic
     if not len(real.held_out):
         found["gap"] = (
             "Nothing was held out: overfitting cannot be judged, and identity is against the pictures that it was "
-            "learned from. 4 or more pictures in Concept Dataset allow one to be held out."
+            "learned from. Set holdout to 1 in Concept Dataset, or give it 8 pictures or more."
         )
     if concept.copies is None and len(real.training):
         found["copies"] = f"Fewer than {LEAST_PAIRS} pairs of real pictures: what a copy is cannot be told."
