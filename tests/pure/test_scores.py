@@ -103,3 +103,9 @@ def test_encoders_that_know_nothing_of_each_other_pass_by_chance_only() -> None:
 
 def test_one_prompt_cannot_show_that_encoders_belong_together() -> None:
     assert not scores.reads_pictures(torch.eye(1), torch.eye(1))
+
+
+def test_pictures_that_point_away_from_their_prompts_are_not_read() -> None:
+    texts = torch.eye(5)
+    assert scores.reads_pictures(texts, texts)
+    assert not scores.reads_pictures(0.01 * texts - 0.2, texts)  # in the right order, and all below 0
