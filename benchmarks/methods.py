@@ -61,10 +61,10 @@ def full_caption(tunnel: Tunnel, case: Case) -> Made:
     return Made(tunnel.sample(case, case.full_caption))
 
 
-def concept_method(method: str, seconds: float, scratch: Path) -> Method:
+def concept_method(method: str, seconds: float, scratch: Path, attractor: bool = False) -> Method:
     def make(tunnel: Tunnel, case: Case) -> Made:
         began = time.perf_counter()
-        concept = learned_concept(tunnel, case, method, seconds)
+        concept = learned_concept(tunnel, case, method, seconds, attractor)
         spent = time.perf_counter() - began
         save(concept, scratch / "concept.safetensors")
         composition = (PlacedConcept(concept),)
@@ -76,8 +76,8 @@ def concept_method(method: str, seconds: float, scratch: Path) -> Method:
     return make
 
 
-def learned_concept(tunnel: Tunnel, case: Case, method: str, seconds: float) -> Concept:
-    recipe = replace(recipe_for(method, FAMILY, "subject"), seconds=seconds, steps=0)
+def learned_concept(tunnel: Tunnel, case: Case, method: str, seconds: float, attractor: bool = False) -> Concept:
+    recipe = replace(recipe_for(method, FAMILY, "subject"), seconds=seconds, steps=0, attractor=attractor)
     return learned_by(recipe, tunnel, case.dataset(), ("it", case.class_word, "subject"), case.seed)
 
 
@@ -124,6 +124,7 @@ class Bench:
             "layerwise": lambda: concept_method("layerwise", SECONDS, scratch),
             "nested": lambda: concept_method("nested", SECONDS, scratch),
             "staged fast": lambda: concept_method("staged fast", SECONDS, scratch),
+            "staged fast, attractor": lambda: concept_method("staged fast", SECONDS, scratch, attractor=True),
             "core Train LoRA": lambda: partial(core_lora, tuned(self.tunnel, self.world_seed, SECONDS, self.settings)),
         }
         return {name: make for name, make in rows.items() if not (self.quick and name in LEFT_OUT)}
