@@ -133,8 +133,8 @@ def _effort() -> list[io.Input]:
             "budget",
             options=list(BUDGETS),
             default="balanced",
-            tooltip="How long it learns. More brings it closer to the pictures; the best moment is kept, so that too "
-            "much does no harm where pictures are held out.",
+            tooltip="How long it learns. More brings it closer to the pictures. Where two or more are held out, the "
+            "best moment is kept, so that too much does no harm; else the last.",
         ),
         io.Int.Input(
             "seed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +14,7 @@ from ..sites import Site, SiteShape
 
 
 @dataclass(frozen=True)
-class PerSite:
+class PerSite(ABC):
     """`rows[site]` is (rows, width), fp32; a part says which rows and which width."""
 
     kind: ClassVar[str]
@@ -30,9 +31,9 @@ class PerSite:
         return type(self)({site: tensors[f"{self.kind}.{site.key}"] for site in self.rows})
 
     @staticmethod
+    @abstractmethod
     def shape_at(shape: SiteShape, slots: int) -> tuple[int | None, int]:
         """What the rows of a site look like; None = any number."""
-        raise NotImplementedError
 
     @classmethod
     def expected(cls, shapes: Sequence[SiteShape], slots: int) -> dict[str, tuple[int | None, ...]]:
