@@ -1,4 +1,4 @@
-"""python dev.py demo | serve | promises | test | check | bench NAME | train: the same on Linux, macOS and Windows."""
+"""python dev.py demo | serve | promises | test | check | bench NAME | train | docs, on any system."""
 
 import sys
 
@@ -35,6 +35,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     bench = commands.add_parser("bench", help="one table of benchmarks/; further arguments go to it", add_help=False)
     bench.add_argument("name", help="a file of benchmarks/, without .py")
     commands.add_parser("train", help="the playground's weights; further arguments go to it", add_help=False)
+    commands.add_parser("docs", help="docs/compatibility.md, from the cases that the tests run")
     request, rest = parser.parse_known_args(argv)
     if rest and request.command not in ("test", "bench", "train"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

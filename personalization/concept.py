@@ -29,7 +29,7 @@ class Base:
     context_width: int
     encoders: Mapping[str, int]
     sites: tuple[SiteShape, ...]
-    prediction: str  # "eps" or "v"
+    prediction: str  # "eps", "v", "edm", "x0" or "flow"
     fingerprint: str  # of the denoiser's weights
     name: str = ""  # the checkpoint's file name, if known
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from argparse import Namespace
 
-from . import environment, pack, quickstart, server
+from . import compatibility, environment, pack, quickstart, server
 from .client import Client
 from .places import LOOM, ROOT, RUN
 from .refusal import Refusal
@@ -99,6 +99,12 @@ def train(request: Namespace, rest: list[str]) -> int:
     return 0
 
 
+def docs(request: Namespace, rest: list[str]) -> int:
+    pack.load_pack()
+    compatibility.write()
+    return 0
+
+
 def _require(*packages: str) -> None:
     missing = [package for package in packages if not environment.has(package)]
     if missing:
@@ -120,4 +126,5 @@ COMMANDS = {
     "check": check,
     "bench": bench,
     "train": train,
+    "docs": docs,
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import comfy.model_patcher
@@ -42,14 +43,17 @@ class ActingBlock:
             if isinstance(module, torch.nn.Linear)
         ]
 
+    @partial(torch.compiler.disable, recursive=False)  # who acts is in the call's options, which compilers do not guard
     def __call__(self, x: Tensor, context: Tensor | None = None, transformer_options: Options | None = None) -> Tensor:
         options = transformer_options or {}
         whole, regional = self._present(options.get(KEY))
+        if not whole and not regional:
+            return self.plain(x, context=context, transformer_options=options)
 
         def run(acting: Sequence[Acting]) -> Tensor:
             self.acting = acting
             try:
-                return self.plain(x, context=context, transformer_options=options)
+                return self._uncompiled(x, context, options)
             finally:
                 self.acting = ()
 
@@ -59,6 +63,10 @@ class ActingBlock:
             mask = one[0].mask((height, width))[..., None]  # (b, n, 1)
             out = out + mask.to(out) * (run([*whole, one]) - plain)
         return out
+
+    @torch.compiler.disable  # a graph that was compiled without the hooks would leave them out
+    def _uncompiled(self, x: Tensor, context: Tensor | None, options: Options) -> Tensor:
+        return self.plain(x, context=context, transformer_options=options)
 
     def _present(self, loom: Any) -> tuple[list[Acting], list[Acting]]:
         """Who acts everywhere in the picture and who in a region."""

@@ -17,7 +17,7 @@ from .concept_clip import KEY
 from .family import base_of
 from .hearing import WHOLE, Heard
 from .host_types import Options, Sampling
-from .patch import PATCHES, Loom, plan_call
+from .patch import Loom, ours_last, plan_call
 from .small_attention import small_attention
 
 
@@ -61,15 +61,21 @@ class Backbone:
         return self._model.apply_model(noised, sigma, c_crossattn=context, transformer_options=options, **conds)
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
-        """eps and flow: the output's coefficient in x0 is sigma; v: sigma / sqrt(sigma^2 + 1)."""
-        square = sigma.clamp(min=1e-3) ** 2
-        return (square + 1) / square if self.base.prediction == "v" else 1 / square
+        """1 / c^2, c what the model's output is multiplied with in x0: sigma (eps), sigma / sqrt(sigma^2 + 1) (v), ...
+
+        So the error of x0, weighted, is the error of what the model predicts.
+        """
+        sigma = sigma.clamp(min=1e-3)
+        nothing = torch.zeros(len(sigma), 1, 1, 1, device=sigma.device)
+        with_one, without = (self._sampling.calculate_denoised(sigma, out, nothing) for out in (nothing + 1, nothing))
+        return (with_one - without).flatten() ** -2
 
     def _extra(self, noised: Tensor, contexts: Sequence[Context]) -> dict[str, Tensor]:
         """What the host's model takes besides text (SDXL: pooled text and size)."""
         pooled = [context.pooled for context in contexts if context.pooled is not None]
         conds = self._model.extra_conds(
             noise=noised,
+            latent_image=noised,  # for its shape: inpainting models then draw all of the picture, as without a mask
             device=self.device,
             width=noised.shape[3] * 8,
             height=noised.shape[2] * 8,
@@ -95,9 +101,6 @@ def _options(patcher: comfy.model_patcher.ModelPatcher) -> Options:
     options = copy_nested_dicts(patcher.model_options["transformer_options"])
     wrappers = copy_nested_dicts(patcher.wrappers)
     wrappers.setdefault(WrappersMP.APPLY_MODEL, {})[KEY] = [plan_call]
-    patches = options.setdefault("patches", {})
     if patcher.load_device.type == "cpu":
         options.setdefault("optimized_attention_override", small_attention)
-    for name, patch in PATCHES.items():
-        patches[name] = [*(other for other in patches.get(name, []) if other is not patch), patch]
-    return {**options, "wrappers": wrappers}
+    return {**ours_last(options), "wrappers": wrappers}

@@ -7,6 +7,7 @@ from typing import cast
 
 import comfy.model_base
 import comfy.model_patcher
+import comfy.model_sampling as host_sampling
 import torch
 from comfy import supported_models
 from comfy.ldm.modules.attention import BasicTransformerBlock, CrossAttention, SpatialTransformer
@@ -22,26 +23,36 @@ FAMILIES = {
     "SD 2": (supported_models.SD20, {"h": 1024}),
     "SD 1.5": (supported_models.SD15, {"l": 768}),
 }
-PREDICTIONS = {
-    comfy.model_base.ModelType.EPS: "eps",
-    comfy.model_base.ModelType.V_PREDICTION: "v",
-    comfy.model_base.ModelType.FLOW: "flow",
+OTHER_TASKS = (supported_models.SD_X4Upscaler, supported_models.LotusD)  # the host's kinds of SD 2 that draw no prompts
+PREDICTIONS = {  # a kind of the host before the one that it is derived from
+    host_sampling.EDM: "edm",
+    host_sampling.V_PREDICTION: "v",
+    host_sampling.X0: "x0",
+    host_sampling.EPS: "eps",
+    host_sampling.CONST: "flow",
 }
 
 
 def base_of(model: comfy.model_patcher.ModelPatcher, name: str = "", fingerprint: bool = True) -> Base:
     """What a concept must know of this MODEL; ValueError when its family is not supported."""
-    family, encoders = _family(model.model)
+    prediction = prediction_of(model)
+    family, encoders = _family(model.model, prediction)
     shapes = tuple(shape for shape, _ in sites_of(model.model.diffusion_model))
     return Base(
         family,
         sum(encoders.values()),
         encoders,
         shapes,
-        PREDICTIONS[model.model.model_type],
+        prediction,
         fingerprint_of(model) if fingerprint else "",
         name,
     )
+
+
+def prediction_of(model: comfy.model_patcher.ModelPatcher) -> str:
+    """What the denoiser predicts, where a node (ModelSamplingDiscrete) has said so as it says; "" = unknown to us."""
+    sampling = model.get_model_object("model_sampling")
+    return next((name for kind, name in PREDICTIONS.items() if isinstance(sampling, kind)), "")
 
 
 def sites_of(unet: UNetModel) -> Iterator[tuple[SiteShape, BasicTransformerBlock]]:
@@ -69,14 +80,15 @@ def _transformers(layer: torch.nn.Module) -> Iterator[tuple[int, BasicTransforme
             yield from ((index, one) for index, one in enumerate(blocks) if one.attn2 is not None)
 
 
-def _family(model: comfy.model_base.BaseModel) -> tuple[str, Mapping[str, int]]:
+def _family(model: comfy.model_base.BaseModel, prediction: str) -> tuple[str, Mapping[str, int]]:
     config = model.model_config
     context = config.unet_config.get("context_dim")
     marked = getattr(type(config), "concept_loom_family", None)  # an instance would warn about what it lacks
-    if marked and model.model_type in PREDICTIONS:
+    if marked and prediction:
         return marked, getattr(type(config), "concept_loom_encoders", {"l": context})
     for family, (kind, encoders) in FAMILIES.items():
-        if isinstance(config, kind) and sum(encoders.values()) == context and model.model_type in PREDICTIONS:
+        ours = isinstance(config, kind) and not isinstance(config, OTHER_TASKS)
+        if ours and sum(encoders.values()) == context and prediction:
             return family, encoders
     raise ValueError(
         f"This model is a {type(config).__name__} (context {context}, {model.model_type.name}). Concepts act in "

@@ -18,6 +18,8 @@ class Sampling(Protocol):
 
     def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor) -> Tensor: ...
 
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor: ...
+
 
 class Tokenizer(Protocol):
     """One encoder's SDTokenizer: what we read of it, and the two methods that we put in the way of."""

@@ -118,6 +118,9 @@ def _hook(model: comfy.model_patcher.ModelPatcher) -> None:
             model.set_model_patch(patch, name)
 
 
+# TorchCompileModel drops the guards on what the host hands a patch, and ours go by Python values in there: which sites,
+# which samples. A compiler would write those of one call into all that follow.
+@torch.compiler.disable
 def add_image_tokens(n: Tensor, context: Tensor, value: Tensor, extra: Options):
     """attn1_patch: the image tokens of the concepts that are present, behind the picture's own."""
     loom: Loom | None = extra.get(KEY)
@@ -137,12 +140,16 @@ def add_image_tokens(n: Tensor, context: Tensor, value: Tensor, extra: Options):
     return n, new, new if value is context else appended(value, guests, loom.cache)
 
 
+@torch.compiler.disable
 def edit_context(n: Tensor, context: Tensor, value: Tensor, extra: Options):
     """attn2_patch: what the plan of this call says about this site; `value is context` stays true."""
     loom: Loom | None = extra.get(KEY)
     if not loom or not loom.plan or "block" not in extra:
         return n, context, value
     site = _site(extra)
+    if context.shape[0] != extra["activations_shape"][0]:  # another pack has put prompts of its own into the batch
+        _note(loom.run, "placeless", site, (*(one.placed for one in loom.plan.everywhere), *_in_attention(loom.plan)))
+        return n, context, value
     apart = value is not context and value.shape == context.shape
     new = _edited(context, site, loom.plan, loom)
     value = _edited(value, site, loom.plan, loom) if apart else new
@@ -292,7 +299,18 @@ def plan_call(
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
+def ours_last(options: Options) -> Options:
+    """`options` with our patches behind other packs': they are to see every site's tokens as the attention will.
+
+    So the order of nodes does not matter, and what was learned beside a patch acts beside it.
+    """
+    patches = options.get("patches", {})
+    last = {name: [*(one for one in patches.get(name, []) if one is not ours), ours] for name, ours in PATCHES.items()}
+    return {**options, "patches": {**patches, **last}}
+
+
 def _with_plan(options: Options, loom: Loom, plan: Plan) -> Options:
+    options = ours_last(options)
     if plan.twins is None and not plan.present and loom.observer is None:
         return {**options, KEY: replace(loom, plan=plan)}
     attention = SiteAttention(options.get("optimized_attention_override"))

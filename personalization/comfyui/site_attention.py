@@ -47,6 +47,7 @@ class SiteAttention:
         self.expected: Expected | None = None
         self.hidden: Tensor | None = None  # attn1's input at this site, while somebody observes
 
+    @torch.compiler.disable
     def __call__(self, func: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, heads: int, *args, **kwargs):
         previous = self.previous
         attend = func if previous is None else lambda *own, **named: previous(func, *own, **named)

@@ -1,101 +1,170 @@
-"""Other packs' patches on the same MODEL, in any order."""
+"""Other nodes and other packs' patches beside our concepts: all act, in any order, or the report says why not."""
 
-import comfy_extras.nodes_freelunch as freelunch
-import comfy_extras.nodes_torch_compile as torch_compile
+from functools import cache
+
 import pytest
 import torch
 from concept_loom.personalization.comfyui.concept_clip import weave_clip
 from concept_loom.personalization.comfyui.patch import weave_model
+from concept_loom.personalization.composition import PlacedConcept
+from concept_loom.personalization.guests import ImageTokens, LatentInstruction, NestedValues
 
-from . import tiny
+from tools import compatibility
+
+from . import neighbours, tiny
+from .neighbours import EVERY, PARTS, SITES, Neighbour, ksampler, sampled
+from .other_packs import parting, write_files
 from .test_prompt_to_picture import differ, encode, mug, sample
 
+KINDS = {"hat": ImageTokens, "cup": NestedValues, "bag": LatentInstruction}
+TEXT = "a <mug>, <tin>, <hat>, <cup>, <bag> and <shoe>"
+PLAIN = TEXT.replace("<", "").replace(">", "")
+NOISE = 0.01  # of the picture's deviation; the same graph twice draws the same bits
 
-def lora(model):
-    clone = model.clone()
-    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-    clone.add_patches({key: (0.05 * torch.randn(32, 768, generator=torch.Generator().manual_seed(5)),)}, 1.0)
-    return clone
-
-
-def freeu(model):
-    return freelunch.FreeU_V2.execute(model, 1.3, 1.4, 0.9, 0.2)[0]
+MOVABLE = [case for case in EVERY if case.model or case.clip]
+EACH = pytest.mark.parametrize("case", EVERY, ids=lambda case: case.name)
 
 
-def adapter(model):
-    """As IPAdapter does it: attn2 of a block is replaced by attention plus something of its own."""
-
-    def replacement(q, k, v, extra):
-        from comfy.ldm.modules.attention import optimized_attention
-
-        return optimized_attention(q, k, v, extra["n_heads"]) + 0.3
-
-    clone = model.clone()
-    clone.set_model_attn2_replace(replacement, "middle", 0)
-    return clone
+def placed(word):
+    one = tiny.concept(word, word)
+    if word in KINDS:
+        return PlacedConcept(tiny.guest(KINDS[word], one))
+    if word == "shoe":
+        return PlacedConcept(tiny.low_rank(one), sparing=True)
+    region = neighbours.left()[0] if word == "tin" else None
+    return PlacedConcept(one, region=region)
 
 
-def hypernetwork(model):
-    """An attn2_patch that gives keys and values contexts of their own."""
-    clone = model.clone()
-    clone.set_model_attn2_patch(lambda n, context, value, extra: (n, context * 1.1, value * 0.9))
-    return clone
+ALL = tuple(placed(word) for word in PARTS)
 
 
-def override(model):
-    clone = model.clone()
-    options = clone.model_options["transformer_options"]
-    options["optimized_attention_override"] = lambda func, *args, **kwargs: 0.9 * func(*args, **kwargs)
-    return clone
+@pytest.fixture(autouse=True, scope="module")
+def files(tmp_path_factory):
+    write_files(tmp_path_factory.mktemp("neighbours"))
 
 
-def compiled(model):
-    return torch_compile.TorchCompileModel.execute(model, "eager")[0]
+@cache
+def woven_clip():
+    return weave_clip(tiny.clip(), ALL)
 
 
-def words(clip, positive="a <mug>"):
-    return encode(clip, positive), encode(clip, "blurry")
+@cache
+def said(text):
+    return encode(woven_clip(), text)
 
 
-@pytest.mark.parametrize("neighbour", [lora, freeu, adapter, override])
-@pytest.mark.parametrize("region", [None, torch.ones(8, 8)])
-def test_the_order_of_nodes_does_not_matter(neighbour, region):
-    told = []
-    clip = weave_clip(tiny.clip(), (mug(region=region),))
-    first = sample(neighbour(weave_model(tiny.model(), (mug(region=region),), told.append)), *words(clip))
-    last = sample(weave_model(neighbour(tiny.model()), (mug(region=region),), told.append), *words(clip))
-    assert torch.equal(first, last)
-    assert differ(first, sample(neighbour(tiny.model()), *words(clip))) > 0.01
-    expected = 6 if region is not None and neighbour is adapter else 7
-    assert [reports[0].acted for reports in told] == [expected, expected]
+class Drawing:
+    """A case's picture; `told` are the reports of every sampling that it took."""
+
+    def __init__(self, case: Neighbour, composition=ALL, text=TEXT, first="node", plain=ksampler) -> None:
+        self.told = []
+        change, change_clip = case.model or _same, case.clip or _same
+        weave = lambda model: weave_model(model, composition, self.told.append)  # noqa: E731
+        model = weave(change(tiny.model())) if first == "node" else change(weave(tiny.model()))
+        if case.clip:
+            clip = weave_clip(change_clip(tiny.clip()), ALL) if first == "node" else change_clip(woven_clip())
+            words = encode(clip, text), encode(clip, "blurry")
+        else:
+            words = said(text), said("blurry")
+        if case.prompts:
+            words = case.prompts(*words)
+        self.picture = (case.draw or plain)(model, *words)
 
 
-@pytest.mark.parametrize("neighbour", [lora, freeu, adapter, override, hypernetwork])
-def test_without_the_word_the_neighbour_draws_the_same_bits(neighbour):
-    clip = weave_clip(tiny.clip(), (mug(),))
-    plain = sample(neighbour(tiny.model()), *words(clip, "a mug"))
-    assert torch.equal(sample(weave_model(neighbour(tiny.model()), (mug(),)), *words(clip, "a mug")), plain)
+def _same(given):
+    return given
+
+
+@cache
+def whole(case):
+    return Drawing(case)
+
+
+@cache
+def without_words(case):
+    """The node alone: nothing of ours on MODEL or CLIP."""
+    model = (case.model or _same)(tiny.model())
+    clip = (case.clip or _same)(tiny.clip())
+    words = encode(clip, PLAIN), encode(clip, "blurry")
+    return (case.draw or ksampler)(model, *(case.prompts(*words) if case.prompts else words))
+
+
+@EACH
+def test_the_concepts_act_or_the_report_says_why_not(case):
+    for reports in whole(case).told:
+        assert {one.word: one.acted for one in reports} == {word: SITES for word in PARTS} | dict(case.acted)
+        assert all(case.says in one.sentence for one in reports if one.acted < SITES)
+    effects = [differ(*pair) for pair in zip(whole(case).picture, without_words(case), strict=True)]
+    assert min(effects) > NOISE
+
+
+@EACH
+def test_the_node_acts_too(case):
+    like = Drawing(Neighbour("without it", draw=case.like)).picture
+    drawn = whole(case).picture
+    if case.same:
+        assert differ(drawn, like) < 1e-4
+    else:
+        assert drawn.shape != like.shape or differ(drawn, like) > NOISE
+
+
+@EACH
+def test_without_the_words_the_node_draws_the_same_bits(case):
+    assert torch.equal(Drawing(case, text=PLAIN).picture, without_words(case))
+
+
+@pytest.mark.parametrize("case", MOVABLE, ids=lambda case: case.name)
+def test_the_order_of_nodes_does_not_matter(case):
+    after = Drawing(case, first="Compose")
+    assert torch.equal(after.picture, whole(case).picture)
+    assert [[one.sentence for one in reports] for reports in after.told] == [
+        [one.sentence for one in reports] for reports in whole(case).told
+    ]
+
+
+@pytest.mark.parametrize("case", [case for case in EVERY if case.model], ids=lambda case: case.name)
+def test_every_part_changes_the_picture_beside_it(case):
+    """The same prompts with one concept less on the MODEL: its embedding is in them either way."""
+    once = sampled(steps=1)
+    drawn = Drawing(case, plain=once).picture
+    for word in PARTS:
+        fewer = tuple(one for one in ALL if one.word != word)
+        effect = differ(Drawing(case, fewer, plain=once).picture, drawn)
+        assert effect > NOISE if case.acted.get(word, SITES) else effect == 0, word
+
+
+def test_the_table_in_the_docs_is_that_of_these_cases():
+    assert compatibility.FILE.read_text(encoding="utf-8") == compatibility.page()
 
 
 def test_a_patch_that_parts_keys_and_values_gets_the_concept_in_both():
     clip = weave_clip(tiny.clip(), (mug(),))
     seen = []
-    model = weave_model(hypernetwork(tiny.model()), (mug(),))
-    model.set_model_attn2_patch(lambda n, context, value, extra: seen.append((context, value)) or (n, context, value))
-    sample(model, *words(clip), steps=1, cfg=1.0)
-    rows = list(tiny.concept().parts[0].rows.values())[0]
-    context, value = seen[0]
-    assert torch.allclose(context[0, 2], rows[0]) and torch.allclose(value[0, 2], rows[0])
+    model = parting(weave_model(tiny.model(), (mug(),)))
+
+    def replacement(q, k, v, extra):
+        seen.append((k, v))
+        return q
+
+    model.set_model_attn2_replace(replacement, "input", 1)
+    sample(model, encode(clip, "a <mug>"), encode(clip, "blurry"), steps=1, cfg=1.0)
+    row = next(iter(tiny.concept().parts[0].rows.values()))[0]
+    attention = tiny.model().model.diffusion_model.input_blocks[1][1].transformer_blocks[0].attn2
+    keys, values = seen[0]
+    assert torch.allclose(keys[0, 2], attention.to_k(row), atol=1e-4)
+    assert torch.allclose(values[0, 2], attention.to_v(row), atol=1e-4)
 
 
 @pytest.mark.parametrize("region", [None, torch.ones(8, 8)])
 def test_torch_compile_draws_the_same_picture_with_another_strength_each_time(region):
+    compiled = next(case.model for case in EVERY if case.name == "TorchCompileModel")
     for strength in (1.0, 0.4):
-        placed = mug(strength=strength, region=region)
-        clip = weave_clip(tiny.clip(), (placed,))
-        plain = sample(weave_model(tiny.model(), (placed,)), *words(clip))
-        assert differ(sample(compiled(weave_model(tiny.model(), (placed,))), *words(clip)), plain) < 1e-4
-        assert differ(sample(weave_model(compiled(tiny.model()), (placed,)), *words(clip)), plain) < 1e-4
+        one = mug(strength=strength, region=region)
+        clip = weave_clip(tiny.clip(), (one,))
+        words = encode(clip, "a <mug>"), encode(clip, "blurry")
+        plain = sample(weave_model(tiny.model(), (one,)), *words)
+        assert differ(sample(compiled(weave_model(tiny.model(), (one,))), *words), plain) < 1e-4
+        assert differ(sample(weave_model(compiled(tiny.model()), (one,)), *words), plain) < 1e-4
 
 
 def test_a_master_stays_fp32_on_a_narrow_model():
@@ -103,6 +172,6 @@ def test_a_master_stays_fp32_on_a_narrow_model():
         model = tiny.fresh_model(dtype=torch.float16, manual=torch.float32)
     before = tiny.concept().hash
     clip = weave_clip(tiny.clip(), (mug(),))
-    sample(weave_model(model, (mug(),)), *words(clip))
+    sample(weave_model(model, (mug(),)), encode(clip, "a <mug>"), encode(clip, "blurry"))
     assert tiny.concept().hash == before
     assert all(tensor.dtype == torch.float32 for tensor in tiny.concept().tensors().values())

@@ -12,8 +12,8 @@ from concept_loom.personalization.comfyui.session import training_session
 from concept_loom.personalization.composition import PlacedConcept
 
 from . import tiny
-from .test_neighbours import lora
-from .test_prompt_to_picture import Canvas, encode, sample
+from .other_packs import lora
+from .test_prompt_to_picture import encode, sample
 from .tiny import DEEP_CLONES
 
 FAMILIES = ["SD 1.5", "SD 2", "SDXL"]
@@ -138,25 +138,6 @@ def test_an_error_inside_puts_everything_back():
     assert not any("forward" in vars(module) for module in modules)
 
 
-def test_training_and_sampling_predict_the_same(family):
-    """One step of euler at cfg 1 is the denoised latent: the sampler's own path, and the trainer's."""
-    canvas = Canvas(PlacedConcept(tiny.concept(family=family)), family=family)
-    seen = []
-
-    def spy(args):
-        seen.append((args["input"], args["sigma"], args["denoised"]))
-        return args["denoised"]
-
-    canvas.model.set_model_sampler_post_cfg_function(spy)
-    sample(canvas.model, encode(canvas.clip, "a <mug>"), encode(canvas.clip, ""), steps=1, cfg=1.0)
-    noised, sigma, denoised = (tensor.clone() for tensor in seen[0])
-    with training_session(tiny.model(family), tiny.clip(family)) as session, torch.no_grad():
-        composition = (PlacedConcept(tiny.concept(family=family)),)
-        context = session.encoder.encode("a <mug>", composition)
-        predicted = session.denoiser.predict(noised, sigma, [context], composition)
-    assert (predicted - denoised).abs().max() < 1e-4 * denoised.abs().max()
-
-
 def test_a_sample_whose_context_lacks_the_word_is_untouched():
     with training_session(*given("SD 1.5")) as session, torch.no_grad():
         composition = (PlacedConcept(tiny.concept()),)
@@ -225,13 +206,6 @@ def test_the_fingerprint_knows_the_weights_and_the_patches_and_nothing_else():
     with torch.no_grad():
         same.model.diffusion_model.get_parameter("out.2.weight").mul_(1.01)
     assert fingerprint_of(same) != fingerprint_of(one)
-
-
-def test_an_unsupported_family_is_refused_by_name():
-    model = tiny.fresh_model()
-    model.model.model_config.__class__ = type("Chroma", (model.model.model_config.__class__.__mro__[1],), {})
-    with pytest.raises(ValueError, match="This model is a Chroma"), training_session(model, tiny.clip()):
-        raise AssertionError("never runs")
 
 
 def test_a_frozen_concept_that_a_node_loaded_can_stand_beside_a_trained_one():

@@ -14,7 +14,7 @@ from concept_loom.personalization.composition import PlacedConcept
 import nodes
 
 from . import tiny
-from .test_neighbours import lora
+from .other_packs import lora
 from .test_prompt_to_picture import LONG, Canvas, differ, encode, mug, other, sample
 
 

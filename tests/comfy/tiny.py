@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from inspect import signature
 
-import comfy.model_base
 import comfy.model_patcher
 import comfy.sd
 import torch
@@ -19,18 +19,28 @@ from concept_loom.personalization.parts.low_rank import Pair, layer_widths
 from concept_loom.personalization.parts.per_site import PerSite
 
 CONFIGS = {"SD 1.5": supported_models.SD15, "SD 2": supported_models.SD20, "SDXL": supported_models.SDXL}
+V_NORM = {"output_blocks.11.1.transformer_blocks.0.norm1.bias": torch.tensor([-1.0, 1.0])}  # of SD 2's 768-v
+HINTS = {"SD 2": V_NORM}
 CONTEXT = {"SD 1.5": 768, "SD 2": 1024, "SDXL": 2048}
 CPU = torch.device("cpu")
 DEEP_CLONES = "force_deepcopy" in signature(comfy.model_patcher.ModelPatcher.clone).parameters  # not in ComfyUI 0.18
 
 
-def fresh_model(family: str = "SD 1.5", dtype: torch.dtype = torch.float32, manual: torch.dtype | None = None):
-    """A ModelPatcher over an untrained UNet with 7 sites whose text attention is loud enough to measure."""
-    config = CONFIGS[family](_unet(family, dtype))
+def fresh_model(
+    family: str = "SD 1.5",
+    dtype: torch.dtype = torch.float32,
+    manual: torch.dtype | None = None,
+    kind: type[supported_models.SD15 | supported_models.SD20 | supported_models.SDXL] | None = None,
+    channels: int = 4,
+    hints: Mapping[str, torch.Tensor] | None = None,
+):
+    """A ModelPatcher over an untrained UNet with 7 sites whose text attention is loud enough to measure.
+
+    `hints` are what ComfyUI reads off a checkpoint's weights, beside their shapes, to tell what it is.
+    """
+    config = (kind or CONFIGS[family])(_unet(family, dtype, channels))
     config.manual_cast_dtype = manual
-    prediction = comfy.model_base.ModelType.V_PREDICTION if family == "SD 2" else comfy.model_base.ModelType.EPS
-    kind = comfy.model_base.SDXL if family == "SDXL" else comfy.model_base.BaseModel
-    model = kind(config, prediction, device=CPU)
+    model = config.get_model(HINTS.get(family, {}) if hints is None else hints, device=CPU)
     fill(model.diffusion_model, 3)
     return comfy.model_patcher.ModelPatcher(model, CPU, CPU)
 
@@ -117,11 +127,11 @@ def _values(name: str, parameter: torch.Tensor, generator: torch.Generator) -> t
     return spread * torch.randn(shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5
 
 
-def _unet(family: str, dtype: torch.dtype) -> dict[str, object]:
+def _unet(family: str, dtype: torch.dtype, channels: int = 4) -> dict[str, object]:
     xl = family == "SDXL"
     return {
         "image_size": 32,
-        "in_channels": 4,
+        "in_channels": channels,
         "out_channels": 4,
         "model_channels": 32 if family == "SD 1.5" else 64,  # one head of the wide families has 64 channels
         "num_res_blocks": [1, 1],
