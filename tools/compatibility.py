@@ -51,15 +51,16 @@ def _acted(sites: int | None, every: int) -> str:
 
 def _models(variants) -> str:
     rows = [(name, variant.prediction) for name, variant in variants.VARIANTS.items()]
+    kinds = ", ".join(sorted(kind.__name__ for kind in variants.KINDS))
     return f"""## Models
 
 A concept is learned for one step on each of these, saved, loaded and composed; training and sampling predict the same.
 
 {_rows(["model", "predicts"], rows)}
 
-Of ComfyUI's model classes these are taken: {", ".join(sorted(kind.__name__ for kind in variants.KINDS))}. All others,
-such as the SDXL refiner, SD 3, Flux and every video model, are refused by name before anything runs, and so is learning
-on weights that are packed as in GGUF files.
+Of ComfyUI's model classes these are taken: {kinds}.
+All others, such as the SDXL refiner, SD 3, Flux and every video model, are refused by name before anything runs, and so
+is learning on weights that are packed as in GGUF files.
 """
 
 

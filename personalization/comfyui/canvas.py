@@ -19,7 +19,7 @@ from ..concept import Base
 from ..dataset import ConceptDataset
 from ..recipe import Recipe
 from .encoders import encoders_of
-from .family import base_of
+from .family import base_of, prediction_of
 from .fingerprint import fingerprint_of
 
 SIDES = {"Playground": 64, "SD 1.5": 512, "SD 2": 768, "SDXL": 1024}  # pixels that each family was trained at
@@ -37,11 +37,12 @@ class Canvas(NamedTuple):
     @property
     def fingerprints(self) -> list[str]:
         parts = [fingerprint_of(self.clip.patcher, ""), fingerprint_of(self.vae.patcher, "")]
-        return [fingerprint_of(self.model), *parts, str(self.clip.layer_idx)]
+        return [fingerprint_of(self.model), *parts, str(self.clip.layer_idx), *_other_sampling(self.model)]
 
     def base(self) -> Base:
-        """ValueError where the three do not belong together."""
+        """ValueError where the three do not belong together, or have weights that gradients do not pass."""
         base = base_of(self.model, self.name)
+        _refuse_packed_weights(self.model)
         refuse_other_clip(self.clip, base)
         _refuse_other_vae(self.vae, self.model)
         return base
@@ -72,6 +73,15 @@ def checkpoint_name(model: comfy.model_patcher.ModelPatcher) -> str:
     return Path(first).name if isinstance(first, str) and Path(first).suffix else ""
 
 
+def _other_sampling(model: comfy.model_patcher.ModelPatcher) -> list[str]:
+    """What a node such as ModelSamplingDiscrete has put in the place of the checkpoint's own; most models have none."""
+    other = model.object_patches.get("model_sampling")
+    if other is None:
+        return []
+    sigmas = [float(other.percent_to_sigma(percent)) for percent in (0.01, 0.25, 0.5, 0.75, 0.99)]
+    return [prediction_of(model), *(kind.__name__ for kind in type(other).__mro__), *map(str, sigmas)]
+
+
 def size_for(base: Base) -> tuple[int, int]:
     side = 512 if base.family == "SD 2" and base.prediction == "eps" else SIDES[base.family]
     return side, side
@@ -95,6 +105,15 @@ def refuse_other_clip(clip: comfy.sd.CLIP, base: Base) -> None:
         raise ValueError(
             f"The CLIP has the text encoders {_listed(widths)}; the {base.family} model needs "
             f"{_listed(base.encoders)}. Connect the CLIP of the model's own checkpoint."
+        )
+
+
+def _refuse_packed_weights(model: comfy.model_patcher.ModelPatcher) -> None:
+    packed = next((one.dtype for one in model.model.diffusion_model.parameters() if not one.is_floating_point()), None)
+    if packed is not None:
+        raise ValueError(
+            f"This MODEL's weights are packed as {str(packed).removeprefix('torch.')}, as those of GGUF files are; this "
+            "node needs weights of a floating-point type. Load the model as a checkpoint in fp16, bf16 or fp8."
         )
 
 

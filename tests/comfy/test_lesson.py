@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from concept_loom.playground import model as playground
 from concept_loom.tests.scratch_weights import write_scratch_weights
 
 from . import tiny
+from .neighbours import sampling
 
 WISH = Wish("mug", "mug", "subject", "quick", "fast", steps=3, batch_size=2)
 
@@ -104,6 +106,24 @@ def test_another_patch_on_the_model_learns_again(canvas, pictures, tmp_path) -> 
     weight = model.model.state_dict()[key]
     model.add_patches({key: ("diff", (torch.ones_like(weight),))}, 0.5)
     assert taught(canvas._replace(model=model), pictures, tmp_path)[1]
+
+
+def test_another_prediction_learns_again(canvas, pictures, tmp_path) -> None:
+    taught(canvas, pictures, tmp_path)
+    model = sampling("eps")(canvas.model)
+    assert taught(canvas._replace(model=model), pictures, tmp_path)[1]
+    assert not taught(canvas._replace(model=sampling("eps")(canvas.model)), pictures, tmp_path)[1]
+
+
+def test_weights_that_are_packed_are_refused_before_anything_runs(canvas, pictures, tmp_path) -> None:
+    """As GGUF packs have them: bytes that are unpacked in every call."""
+    model = canvas.model.clone()
+    model.model = copy(model.model)
+    model.model.diffusion_model = deepcopy(model.model.diffusion_model)
+    layer = model.model.diffusion_model.get_submodule("time_embed.0")
+    layer.weight = torch.nn.Parameter(torch.zeros(4, 4, dtype=torch.uint8), requires_grad=False)
+    with pytest.raises(ValueError, match="packed as uint8, as those of GGUF"):
+        taught(canvas._replace(model=model), pictures, tmp_path)
 
 
 def test_learning_leaves_every_base_weight_as_it_was(canvas, pictures, tmp_path) -> None:
