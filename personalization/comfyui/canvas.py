@@ -112,8 +112,8 @@ def _refuse_packed_weights(model: comfy.model_patcher.ModelPatcher) -> None:
     packed = next((one.dtype for one in model.model.diffusion_model.parameters() if not one.is_floating_point()), None)
     if packed is not None:
         raise ValueError(
-            f"This MODEL's weights are packed as {str(packed).removeprefix('torch.')}, as those of GGUF files are; this "
-            "node needs weights of a floating-point type. Load the model as a checkpoint in fp16, bf16 or fp8."
+            f"This MODEL's weights are packed as {str(packed).removeprefix('torch.')}, as those of GGUF files are; "
+            "this node needs weights of a floating-point type. Load the model as a checkpoint in fp16, bf16 or fp8."
         )
 
 

@@ -96,11 +96,11 @@ def appending(model):
 
 
 def coupling(model):
-    """An attn2_patch that brings prompts of its own into the batch, as regional packs do, and mixes what comes out."""
-    own = random(1, 77, 768, seed=4)
+    """An attn2_patch that brings prompts of its own instead of the sampler's, two for each, and mixes what comes out."""
+    own = random(2, 77, 768, seed=4)
 
     def patch(n, context, value, extra):
-        both = torch.cat([context, own.expand(len(context), -1, -1)])
+        both = own.repeat_interleave(len(context), 0)
         return torch.cat([n, n]), both, both
 
     clone = model.clone()

@@ -37,7 +37,7 @@ def test_a_concept_is_learned_saved_loaded_and_composed(variant, tmp_path):
     save(learned.concept, tmp_path / "mug.safetensors")
     canvas = Canvas(PlacedConcept(load(tmp_path / "mug.safetensors")), family=variant.family, model=model)
     negative = encode(canvas.clip, "blurry")
-    drawn, plain = (sample(canvas.model, encode(canvas.clip, text), negative) for text in ("a <mug>", "a mug"))
+    plain, drawn = (sample(canvas.model, encode(canvas.clip, text), negative) for text in ("a mug", "a <mug>"))
     assert canvas.report().acted == canvas.report().sites == len(base_of(model).sites)
     assert torch.isfinite(drawn).all() and differ(drawn, plain) > 1e-3
 

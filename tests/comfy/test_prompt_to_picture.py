@@ -4,9 +4,7 @@ from dataclasses import replace
 
 import comfy_extras.nodes_clip_sdxl as sdxl_nodes
 import comfy_extras.nodes_custom_sampler as custom
-import comfy_extras.nodes_pag as pag
 import comfy_extras.nodes_perpneg as perpneg
-import comfy_extras.nodes_sag as sag
 import pytest
 import torch
 from concept_loom.personalization.comfyui.concept_clip import KEY, weave_clip
@@ -227,28 +225,6 @@ def test_perp_neg_acts_on_the_conditioning_with_the_word_only():
 
     assert differ(draw(canvas.model, 0.0), draw(tiny.model(), 0.0)) == 0
     assert differ(draw(canvas.model, 2.0), draw(tiny.model(), 2.0)) > 0.1
-
-
-@pytest.mark.parametrize("order", ["guidance first", "concept first"])
-@pytest.mark.parametrize("guidance", ["SAG", "PAG"])
-def test_self_attention_guidance_runs_with_concepts_in_any_order(guidance, order):
-    def guided(model):
-        if guidance == "PAG":
-            return pag.PerturbedAttentionGuidance.execute(model, 3.0)[0]
-        return sag.SelfAttentionGuidance.execute(model, 0.5, 2.0)[0]
-
-    told = []
-    if order == "guidance first":
-        model = weave_model(guided(tiny.model()), (mug(),), told.append)
-    else:
-        model = guided(weave_model(tiny.model(), (mug(),), told.append))
-    clip = weave_clip(tiny.clip(), (mug(),))
-    negative = encode(clip, "blurry")
-    with_word = sample(model, encode(clip, "a <mug>"), negative, size=(32, 32))
-    without = sample(model, encode(clip, "a mug"), negative, size=(32, 32))
-    assert torch.equal(without, sample(guided(tiny.model()), encode(clip, "a mug"), negative, size=(32, 32)))
-    assert differ(with_word, without) > 0.1
-    assert told[0][0].acted == 7
 
 
 def test_sdxl_texts_for_g_and_l_may_put_the_word_at_different_rows():

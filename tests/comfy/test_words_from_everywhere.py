@@ -1,12 +1,8 @@
 """Every way in which a prompt reaches a sampler: the word arrives with it, or what was lost is said."""
 
-import comfy.controlnet
-import comfy.hooks
 import comfy_extras.nodes_clip_sdxl as sdxl_nodes
-import comfy_extras.nodes_hooks as hook_nodes
 import pytest
 import torch
-from comfy.cldm.cldm import ControlNet
 from concept_loom.personalization.comfyui.concept_clip import KEY, weave_clip
 from concept_loom.personalization.comfyui.spoken import MEMORY
 from concept_loom.personalization.composition import PlacedConcept
@@ -47,28 +43,9 @@ def moved(clip, text):
     return [[cond.to(torch.float16).clone(), extra] for cond, extra in by_hand(clip, text)]
 
 
-def whole(clip):
-    return nodes.ConditioningSetArea().append(encode(clip, "a <mug>"), 128, 128, 0, 0, 1.0)[0]
-
-
-def masked(clip):
-    return nodes.ConditioningSetMask().append(encode(clip, "a <mug>"), torch.ones(1, 16, 16), "default", 1.0)[0]
-
-
-def early(clip):
-    return (
-        nodes.ConditioningSetTimestepRange().set_range(encode(clip, "a <mug>"), 0.0, 0.5)[0]
-        + nodes.ConditioningSetTimestepRange().set_range(encode(clip, "a tree"), 0.5, 1.0)[0]
-    )
-
-
 WAYS = {
-    "combine": lambda clip: nodes.ConditioningCombine().combine(encode(clip, "a tree"), encode(clip, "a <mug>"))[0],
     "concat to": lambda clip: concat(clip, "a <mug>", "a tree"),
     "concat from": lambda clip: concat(clip, "a tree", "a <mug>"),
-    "area": whole,
-    "mask": masked,
-    "timestep range": early,
     "long": lambda clip: encode(clip, LONG + "<mug>"),
     "by hand": lambda clip: by_hand(clip, "a <mug>"),
     "by hand, moved": lambda clip: moved(clip, "a <mug>"),
@@ -164,58 +141,6 @@ def test_sdxl_chunks_that_a_pack_joins_are_found_in_both_encoders():
     canvas = Canvas(mug("SDXL"), family="SDXL")
     sample(canvas.model, joined(canvas.clip, "a tree", "a <mug>"), encode(canvas.clip, "blurry"), steps=1)
     assert canvas.report().acted == canvas.report().sites
-
-
-def test_hook_keyframes_schedule_the_clip_and_every_keyframes_words_act():
-    canvas = Canvas(mug())
-    weight = torch.randn(64, 768, generator=torch.Generator().manual_seed(7))
-    state = {
-        "text_encoders.x.lora_down.weight": weight[:4],
-        "text_encoders.x.lora_up.weight": weight[:4],
-    }
-    hooks = comfy.hooks.create_hook_lora(state, 0.0, 1.0)
-    frames = hook_nodes.CreateHookKeyframe().create_hook_keyframe(1.0, 0.0)[0]
-    frames = hook_nodes.CreateHookKeyframe().create_hook_keyframe(0.0, 0.5, frames)[0]
-    hooks = hook_nodes.SetHookKeyframes().set_hook_keyframes(hooks, frames)[0]
-    clip = hook_nodes.SetClipHooks().apply_hooks(canvas.clip, True, True, hooks)[0]
-    positive = encode(clip, "a <mug>")
-    assert len(positive) == 2 and all(extra[KEY].slots for _, extra in positive)
-    drawn = sample(canvas.model, positive, encode(clip, "blurry"), steps=4)
-    assert canvas.report().acted == 7 and torch.isfinite(drawn).all()
-
-
-def test_a_controlnet_sees_the_prompt_and_the_word_acts():
-    torch.manual_seed(0)
-    config = {
-        "image_size": 32,
-        "in_channels": 4,
-        "hint_channels": 3,
-        "model_channels": 32,
-        "num_res_blocks": [1, 1],
-        "channel_mult": [1, 2],
-        "transformer_depth": [1, 1],
-        "transformer_depth_middle": 1,
-        "context_dim": 768,
-        "use_spatial_transformer": True,
-        "legacy": False,
-        "num_heads": 4,
-        "dtype": torch.float32,
-    }
-    network = ControlNet(**config)
-    tiny.fill(network, 8)
-    control = comfy.controlnet.ControlNet(network, load_device=tiny.CPU, manual_cast_dtype=None)
-    canvas = Canvas(mug())
-    apply = nodes.ControlNetApplyAdvanced().apply_controlnet
-
-    def drawn(model, text="a <mug>"):
-        positive, negative = encode(canvas.clip, text), encode(canvas.clip, "blurry")
-        hint = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(1))
-        return sample(model, *apply(positive, negative, control, hint, 0.2, 0.0, 1.0))
-
-    picture = drawn(canvas.model)
-    assert canvas.report().acted == 7 and torch.isfinite(picture).all()
-    assert differ(picture, drawn(tiny.model())) > 0.01
-    assert torch.equal(drawn(canvas.model, "a mug"), drawn(tiny.model(), "a mug"))
 
 
 # By content, not by word
