@@ -96,7 +96,7 @@ def appending(model):
 
 
 def coupling(model):
-    """An attn2_patch that brings prompts of its own instead of the sampler's, two for each, and mixes what comes out."""
+    """An attn2_patch with prompts of its own in the place of the sampler's, two for each sample, mixed afterwards."""
     own = random(2, 77, 768, seed=4)
 
     def patch(n, context, value, extra):

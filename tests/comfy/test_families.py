@@ -59,8 +59,8 @@ def test_training_and_sampling_predict_the_same(variant):
     with training_session(model, tiny.clip(variant.family)) as session, torch.no_grad():
         context = session.encoder.encode("a <mug>", (placed,))
         predicted = session.denoiser.predict(noised, sigma, [context], (placed,))
-    rough = variant.how.get("dtype") in (torch.float16, torch.bfloat16) and "manual" not in variant.how
-    assert (predicted - denoised).abs().max() < (0.05 if rough else 1e-4) * denoised.abs().max()
+    narrow = variant.how.get("dtype") in (torch.float16, torch.bfloat16) and "manual" not in variant.how
+    assert (predicted - denoised).norm() < (0.1 if narrow else 1e-4) * denoised.norm()
 
 
 def errors(model, family):
@@ -93,8 +93,8 @@ def test_every_family_of_the_host_is_ours_or_is_refused_by_its_name(kind):
     family = next((name for name, ours in tiny.CONFIGS.items() if issubclass(kind, ours)), "SD 1.5")
     model = tiny.model(family).clone()
     model.model = copy(model.model)
-    model.model.model_config = copy(model.model.model_config)
-    model.model.model_config.__class__ = kind
+    model.model.model_config = object.__new__(kind)
+    vars(model.model.model_config).update(vars(tiny.model(family).model.model_config))
     if kind in KINDS:
         assert base_of(model, fingerprint=False).family == family
     else:
