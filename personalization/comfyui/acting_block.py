@@ -36,7 +36,8 @@ class ActingBlock:
         self.plain: Callable[..., Tensor] = block.forward
         self.acting: Sequence[Acting] = ()
         self.cache = RowCache()
-        block.forward = self
+        self.uncompiled = torch.compiler.disable(block.forward)  # a graph made without the hooks would leave them out
+        block.forward = self  # pyright: ignore[reportAttributeAccessIssue] - the decorator's type hides the arguments
         self.hooks = [
             module.register_forward_hook(_hook(self, name))
             for name, module in block.named_modules()
@@ -53,7 +54,7 @@ class ActingBlock:
         def run(acting: Sequence[Acting]) -> Tensor:
             self.acting = acting
             try:
-                return self._uncompiled(x, context, options)
+                return self.uncompiled(x, context=context, transformer_options=options)
             finally:
                 self.acting = ()
 
@@ -63,10 +64,6 @@ class ActingBlock:
             mask = one[0].mask((height, width))[..., None]  # (b, n, 1)
             out = out + mask.to(out) * (run([*whole, one]) - plain)
         return out
-
-    @torch.compiler.disable  # a graph that was compiled without the hooks would leave them out
-    def _uncompiled(self, x: Tensor, context: Tensor | None, options: Options) -> Tensor:
-        return self.plain(x, context=context, transformer_options=options)
 
     def _present(self, loom: Any) -> tuple[list[Acting], list[Acting]]:
         """Who acts everywhere in the picture and who in a region."""

@@ -125,6 +125,10 @@ def deep_shrink(model):
     return downscale.PatchModelAddDownscale.execute(model, 2, 2.0, 0.0, 0.8, True, "bicubic", "bicubic")[0]
 
 
+def compiled(model):
+    return torch_compile.TorchCompileModel.execute(model, "eager")[0]
+
+
 def sampling(kind: str) -> Callable[[Any], Any]:
     return lambda model: advanced.ModelSamplingDiscrete().patch(model, kind, False)[0]
 
@@ -193,7 +197,7 @@ MODEL = (
     ),
     Neighbour(
         "TorchCompileModel",
-        lambda model: torch_compile.TorchCompileModel.execute(model, "eager")[0],
+        compiled,
         same=True,
         note="Tried with the backend eager, which compiles nothing; inductor needs a C++ compiler or Triton, and says "
         "so itself when there is none.",

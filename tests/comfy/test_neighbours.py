@@ -12,7 +12,7 @@ from concept_loom.personalization.guests import ImageTokens, LatentInstruction, 
 from tools import compatibility
 
 from . import neighbours, tiny
-from .neighbours import EVERY, PARTS, SITES, Neighbour, ksampler, sampled
+from .neighbours import EVERY, PARTS, SITES, Neighbour, compiled, ksampler, sampled
 from .other_packs import parting, write_files
 from .test_prompt_to_picture import differ, encode, mug, sample
 
@@ -149,7 +149,7 @@ def test_a_patch_that_parts_keys_and_values_gets_the_concept_in_both():
     model.set_model_attn2_replace(replacement, "input", 1)
     sample(model, encode(clip, "a <mug>"), encode(clip, "blurry"), steps=1, cfg=1.0)
     row = next(iter(tiny.concept().parts[0].rows.values()))[0]
-    attention = tiny.model().model.diffusion_model.input_blocks[1][1].transformer_blocks[0].attn2
+    attention = tiny.model().model.diffusion_model.get_submodule("input_blocks.1.1.transformer_blocks.0.attn2")
     keys, values = seen[0]
     assert torch.allclose(keys[0, 2], attention.to_k(row), atol=1e-4)
     assert torch.allclose(values[0, 2], attention.to_v(row), atol=1e-4)
@@ -157,7 +157,6 @@ def test_a_patch_that_parts_keys_and_values_gets_the_concept_in_both():
 
 @pytest.mark.parametrize("region", [None, torch.ones(8, 8)])
 def test_torch_compile_draws_the_same_picture_with_another_strength_each_time(region):
-    compiled = next(case.model for case in EVERY if case.name == "TorchCompileModel")
     for strength in (1.0, 0.4):
         one = mug(strength=strength, region=region)
         clip = weave_clip(tiny.clip(), (one,))
