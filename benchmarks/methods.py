@@ -21,7 +21,7 @@ from ..personalization.comfyui.canvas import Canvas, latents_of
 from ..personalization.comfyui.concept_clip import weave_clip
 from ..personalization.comfyui.patch import weave_model
 from ..personalization.comfyui.session import training_session
-from ..personalization.composition import PlacedConcept
+from ..personalization.composition import as_recommended
 from ..personalization.concept import Concept
 from ..personalization.dataset import ConceptDataset
 from ..personalization.learner import learn
@@ -67,7 +67,7 @@ def concept_method(method: str, seconds: float, scratch: Path, attractor: bool =
         concept = learned_concept(tunnel, case, method, seconds, attractor)
         spent = time.perf_counter() - began
         save(concept, scratch / "concept.safetensors")
-        composition = (PlacedConcept(concept),)
+        composition = (as_recommended(concept),)
         model = weave_model(tunnel.playground.model, composition)
         clip = weave_clip(tunnel.playground.clip, composition)
         sampled = tunnel.sample(case, f"<{concept.info.placeholder}>", model, clip)
