@@ -36,7 +36,8 @@ class ActingBlock:
         self.plain: Callable[..., Tensor] = block.forward
         self.acting: Sequence[Acting] = ()
         self.cache = RowCache()
-        self.uncompiled = torch.compiler.disable(block.forward)  # a graph made without the hooks would leave them out
+        # A graph that was compiled without the hooks would leave them out.
+        self.uncompiled: Callable[..., Tensor] = torch.compiler.disable(self.plain)
         block.forward = self  # pyright: ignore[reportAttributeAccessIssue] - the decorator's type hides the arguments
         self.hooks = [
             module.register_forward_hook(_hook(self, name))

@@ -155,8 +155,8 @@ def test_a_patch_that_parts_keys_and_values_gets_the_concept_in_both():
     row = next(iter(tiny.concept().parts[0].rows.values()))[0]
     attention = tiny.model().model.diffusion_model.get_submodule("input_blocks.1.1.transformer_blocks.0.attn2")
     keys, values = seen[0]
-    assert torch.allclose(keys[0, 2], attention.to_k(row), atol=1e-4)
-    assert torch.allclose(values[0, 2], attention.to_v(row), atol=1e-4)
+    assert torch.allclose(keys[0, 2], attention.get_submodule("to_k")(row), atol=1e-4)
+    assert torch.allclose(values[0, 2], attention.get_submodule("to_v")(row), atol=1e-4)
 
 
 @pytest.mark.parametrize("region", [None, torch.ones(8, 8)])
