@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import comfy.model_patcher
 import torch
@@ -37,7 +37,7 @@ class ActingBlock:
         self.acting: Sequence[Acting] = ()
         self.cache = RowCache()
         # A graph that was compiled without the hooks would leave them out.
-        self.uncompiled: Callable[..., Tensor] = torch.compiler.disable(self.plain)
+        self.uncompiled = cast(Callable[..., Tensor], torch.compiler.disable(self.plain))
         block.forward = self  # pyright: ignore[reportAttributeAccessIssue] - the decorator's type hides the arguments
         self.hooks = [
             module.register_forward_hook(_hook(self, name))
