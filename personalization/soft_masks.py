@@ -1,9 +1,9 @@
 """Soft masks: where the frozen model looks for the class word, for pictures that come without a mask.
 
-Under `a photo of a [Class]` the share of attn2 that goes to rows which know of the class word: in a causal encoder those
-are its own and all after it, so everything but the rows before it. Averaged over heads, sites and noise levels; then 0
-at Otsu's threshold (Otsu 1979) between the two groups of positions, 1 at the mean of the brighter one. The papers have
-no such masks: all of this is ours. It finds things, not this thing: what stands beside the subject is in it too.
+Under `a photo of a [Class]` the share of attn2 that goes to rows which know of the class word: in a causal encoder
+those are its own and all after it, so everything but the rows before it. Averaged over heads, sites and noise levels;
+then 0 up to Otsu's threshold (1979) between the two groups of positions, 1 from the mean of the brighter one on. The
+papers have no such masks: all of this is ours. It finds things, not this thing: what stands beside the subject is in it.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def with_soft_masks(
     context, before = _asked(denoiser, encoder, class_word)
 
     def filled(pictures: Tensor, masks: Tensor) -> Tensor:
-        own = (mask if has_mask(mask) else soft_mask_of(x0, denoiser, context, before)
-               for x0, mask in zip(pictures.split(1), masks.split(1), strict=True))  # fmt: skip
-        return torch.cat([*own, masks[:0]])
+        pairs = zip(pictures, masks, strict=True)
+        found = (m if has_mask(m) else soft_mask_of(x0[None], denoiser, context, before)[0] for x0, m in pairs)
+        return torch.stack([*found]) if len(masks) else masks
 
     return replace(
         latents, masks=filled(latents.train, latents.masks), held_masks=filled(latents.held_out, latents.held_masks)
