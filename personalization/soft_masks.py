@@ -3,7 +3,7 @@
 Under `a photo of a [Class]` the share of attn2 that goes to rows which know of the class word: in a causal encoder
 those are its own and all after it, so everything but the rows before it. Averaged over heads, sites and noise levels;
 then 0 up to Otsu's threshold (1979) between the two groups of positions, 1 from the mean of the brighter one on. The
-papers have no such masks: all of this is ours. It finds things, not this thing: what stands beside the subject is in it.
+papers have no such masks: all of this is ours. It finds things, not this thing: also what stands beside the subject.
 """
 
 from __future__ import annotations
