@@ -109,3 +109,14 @@ def test_pictures_that_point_away_from_their_prompts_are_not_read() -> None:
     texts = torch.eye(5)
     assert scores.reads_pictures(texts, texts)
     assert not scores.reads_pictures(0.01 * texts - 0.2, texts)  # in the right order, and all below 0
+
+
+def test_a_copy_is_too_near_as_a_whole_and_as_a_thing() -> None:
+    real = Real(at(0, 20, 40), NONE)
+    same_setting, same_thing = at(1, 90, 1), at(90, 1, 1)
+    whole, things = (scores.marks(one, real, one) for one in (same_setting, same_thing))
+    found = scores.of_things(whole, things)
+    assert whole.copies.tolist() == [True, False, True] and things.copies.tolist() == [False, True, True]
+    assert found.copies.tolist() == [False, False, True]
+    assert torch.equal(found.identity, things.identity) and torch.equal(found.whole, whole.identity)
+    assert scores.of_things(whole, things._replace(copies=None)).copies is None
