@@ -10,10 +10,9 @@ constant learning rate, learning anew for the chosen number of steps is that run
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,9 +24,10 @@ from ..personalization.comfyui.canvas import Canvas, latents_of
 from ..personalization.comfyui.concept_clip import weave_clip
 from ..personalization.comfyui.patch import weave_model
 from ..personalization.comfyui.session import Session, training_session
-from ..personalization.comfyui.studio import Job, drawn, photographed, seen
+from ..personalization.comfyui.studio import Job, drawn, located, photographed, seen
 from ..personalization.composition import PlacedConcept
 from ..personalization.concept import Concept
+from ..personalization.crops import cut_out
 from ..personalization.dataset import ConceptDataset, dataset_of
 from ..personalization.evaluation import held_out_losses, held_out_of
 from ..personalization.learned import Event, Preview
@@ -40,7 +40,7 @@ from ..personalization.scores import likeness
 from ..playground.judge import load_judge
 from ..playground.model import FAMILY, WEIGHTS, load
 from ..playground.world import PROMPTS, Instance, draw_scene, render
-from .statistics import interval, ranks, spearman
+from .choices import Choice, chosen_by_each
 from .table import Table, arguments, print_table
 from .wind_tunnel import SPLIT, Case, Tunnel, cases
 
@@ -51,19 +51,6 @@ SHARES = (0.125, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # of the recipe's steps
 SETTINGS = PROMPTS[:5]  # photographs: their identity is the clearest
 PROBES, SITTING = SUBJECT[:3], Sitting()
 JUDGED = ("identity", "attributes")
-
-Curves = Mapping[str, Sequence[float]]  # a number per checkpoint
-
-
-class Choice(NamedTuple):
-    """Over instances: rank correlation with the judge, and what the choice loses; all of one candidate."""
-
-    identity_rank: float
-    attributes_rank: float
-    worth_rank: float
-    steps: float  # of the chosen checkpoint
-    lost: float  # identity + attributes below the oracle's, on the split
-    lost_anew: float  # ... of learning on all pictures for that many steps, below the same oracle
 
 
 class Selector:
@@ -87,7 +74,7 @@ class Selector:
         return {
             "steps": list(self.checkpoints),
             **self._losses(states, latents),
-            "probe identity": self._probes(states, split),
+            **self._probes(states, case.class_word, split),
             **self._judged(case, states),
             "anew": self._judged(case, anew),
             "seconds": round(time.perf_counter() - began, 1),
@@ -128,12 +115,16 @@ class Selector:
                 for count in range(1, HELD_OUT + 1)
             }
 
-    def _probes(self, states: Sequence[Concept], split: ConceptDataset) -> list[float]:
-        """Likeness of a few fixed-seed pictures to the held-out ones, as CLIP_VISION sees them."""
-        real = seen(self.vision, photographed(self.canvas, split.holdout))
+    def _probes(self, states: Sequence[Concept], class_word: str, split: ConceptDataset) -> dict[str, list[float]]:
+        """Likeness of a few fixed-seed pictures to the held-out ones, as CLIP_VISION sees them, whole and cut out."""
         jobs = [Job(text.replace(WORD, "<it>"), (PlacedConcept(one),), SITTING) for one in states for text in PROBES]
-        made = likeness(seen(self.vision, drawn(self.canvas, jobs)), real)
-        return [round(float(part.mean()), 4) for part in made.split(len(PROBES))]
+        whole = (drawn(self.canvas, jobs), photographed(self.canvas, split.holdout))
+        things = [cut_out(part, located(self.canvas, part, class_word)) for part in whole]
+        found = {}
+        for name, (made, real) in (("probe, whole", whole), ("probe, cut out", things)):
+            near = likeness(seen(self.vision, made), seen(self.vision, real))
+            found[name] = [round(float(part.mean()), 4) for part in near.split(len(PROBES))]
+        return found
 
     def _judged(self, case: Case, states: Sequence[Concept]) -> dict[str, list[float]]:
         scored = [self._score(case, one) for one in states]
@@ -171,47 +162,6 @@ def held_out_loss(session: Session, concept: Concept, latents: TrainingLatents, 
     return float(losses.log().mean())  # the learner's units of the start shift this by a constant
 
 
-# -- from curves to choices
-
-CANDIDATES: dict[str, Callable[[Curves], np.ndarray]] = {
-    "the last": lambda row: np.array(row["steps"], float),
-    "loss, 1 held out": lambda row: -np.array(row["loss, 1 held out"]),
-    "loss, 2 held out": lambda row: -np.array(row["loss, 2 held out"]),
-    "probe identity": lambda row: np.array(row["probe identity"]),
-    "loss and probe": lambda row: ranks(-np.array(row["loss, 2 held out"])) + ranks(np.array(row["probe identity"])),
-}
-
-
-def worth(curves: Curves) -> np.ndarray:
-    """Identity + attributes as the judge sees them: what a kept state is worth."""
-    return np.array(curves["identity"]) + np.array(curves["attributes"])
-
-
-def choice(row: Mapping, score: np.ndarray) -> Choice:
-    """What choosing by `score` brings on one instance."""
-    here, anew = worth(row), worth(row["anew"])
-    best = int(score.argmax())
-    return Choice(
-        spearman(score, row["identity"]),
-        spearman(score, row["attributes"]),
-        spearman(score, here),
-        float(row["steps"][best]),
-        float(here.max() - here[best]),
-        float(here.max() - anew[best]),
-    )
-
-
-def finish(rows: Sequence[Mapping]) -> dict[str, dict[str, float]]:
-    """Candidate -> means over instances, and the interval of what learning anew gains."""
-    found = {}
-    for name, score in CANDIDATES.items():
-        choices = [choice(row, score(row)) for row in rows]
-        means = {field: round(float(np.mean([getattr(one, field) for one in choices])), 4) for field in Choice._fields}
-        gained = interval([one.lost - one.lost_anew for one in choices])
-        found[name] = {**means, "anew_gains": [round(value, 4) for value in gained]}
-    return found
-
-
 def main(argv: list[str]) -> int:
     parser = arguments("selector")
     parser.add_argument("--instances", type=int, help="how many, instead of the usual number")
@@ -225,7 +175,7 @@ def main(argv: list[str]) -> int:
     for number in range(count):
         rows.append(table.row(f"instance {number}", lambda number=number: selector.row(number)))
         print(f"instance {number}: {rows[-1]['seconds']:.0f} s", flush=True)
-    table.values["candidates"] = finish(rows)
+    table.values["candidates"] = chosen_by_each(rows)
     table.write()
     show(table.values["candidates"])
     return 0

@@ -70,7 +70,7 @@ def test_without_an_image_encoder_every_score_is_withheld_with_its_reason() -> N
     one = unscored("mug", "mug", PROMPTS, 3, "nothing to see with")
     data = json.loads(json.dumps(one.data()))
     assert data["withheld"] == dict.fromkeys(COLUMNS, "nothing to see with")
-    assert [prompt[score] for prompt in data["prompts"] for score in COLUMNS] == [None] * 10
+    assert [prompt[score] for prompt in data["prompts"] for score in COLUMNS] == [None] * 2 * len(COLUMNS)
     assert one.table().count("nothing to see with") == 1 and one.caption(0, True) == ("", "")
 
 
