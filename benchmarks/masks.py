@@ -1,4 +1,9 @@
-"""`bench masks`: do soft masks lie on the object? Rendered scenes have true ones; chance is the object's box itself."""
+"""`bench masks`: do soft masks lie on the object, and do things cut out by them tell instances apart?
+
+Rendered scenes have true masks; chance is the object's box. Instances stand alone in the same four settings: two
+pictures of one of them in two settings must be more alike than it is to another of its class in the same setting, as
+the playground's CLIP_VISION sees them.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +16,18 @@ from torch.nn.functional import interpolate
 
 from ..personalization.comfyui.canvas import Canvas
 from ..personalization.comfyui.session import training_session
+from ..personalization.comfyui.studio import located, photographed, seen
+from ..personalization.crops import cut_out
+from ..personalization.pictures import Picture
 from ..personalization.soft_masks import soft_masks
-from ..playground.model import WEIGHTS, load
-from ..playground.world import CLASSES, Scene, draw_instance, draw_scene, render
+from ..playground.model import WEIGHTS, Playground, load
+from ..playground.world import BACKGROUNDS, CLASSES, Scene, draw_instance, draw_scene, render
+from .statistics import auc
 from .table import Table, arguments, print_table
 
 SCENES, QUICK_SCENES = 120, 24
 SPLIT = "bench"
+EACH, VIEWS = 4, 4  # instances of a class, and settings of each
 
 
 class Overlap(NamedTuple):
@@ -59,6 +69,37 @@ def rows(scenes: list[Scene], canvas: Canvas) -> dict[str, Overlap]:
     return {name: overlap(soft[own], true[own], box[own]) for name, own in chosen.items()}
 
 
+def told_apart(playground: Playground, count: int, rng: np.random.Generator) -> dict[str, float]:
+    """AUC of one instance in two settings against two of a class in one, by pictures whole and cut out."""
+    classes = CLASSES[: count // EACH]
+    instances = [draw_instance(rng, name, SPLIT) for name in classes for _ in range(EACH)]
+    scenes = [
+        draw_scene(rng, subject=one, second="none", companion="none", style="photo", background=place, split=SPLIT)
+        for one in instances
+        for place in BACKGROUNDS[:VIEWS]
+    ]
+    shown = [render(scene) for scene in scenes]
+    canvas = Canvas(playground.model, playground.clip, playground.vae)
+    pixels = torch.from_numpy(np.stack([one.image for one in shown]))
+    pictures = photographed(canvas, [Picture(f"{i}", one) for i, one in enumerate(pixels)])
+    soft = [located(canvas, part, name) for part, name in zip(pictures.split(EACH * VIEWS), classes, strict=True)]
+    ways = {
+        "whole": pictures,
+        "true masks": cut_out(pictures, torch.stack(_masks(shown))[:, None]),
+        "soft masks": cut_out(pictures, torch.cat(soft)),
+    }
+    return {name: _apart(seen(playground.clip_vision, way)) for name, way in ways.items()}
+
+
+def _apart(vectors: Tensor) -> float:
+    number = torch.arange(len(vectors))
+    thing, place, kind = number // VIEWS, number % VIEWS, number // (VIEWS * EACH)
+    near = vectors @ vectors.T
+    same = (thing[:, None] == thing) & (place[:, None] != place)
+    other = (thing[:, None] != thing) & (kind[:, None] == kind) & (place[:, None] == place)
+    return round(auc(near[same].numpy(), near[other].numpy()), 4)
+
+
 def _masks(shown: list) -> list[Tensor]:
     return [torch.from_numpy(one.mask).float() for one in shown]
 
@@ -90,6 +131,8 @@ def main(argv: list[str]) -> int:
     found = table.once("rows", lambda: {name: one._asdict() for name, one in rows(scenes, canvas).items()})
     heads = ("scenes", *Overlap._fields)
     print_table(heads, [(name, *one.values()) for name, one in found.items()])
+    apart = table.once("told_apart", lambda: told_apart(playground, _count(wanted.quick), rng))
+    print_table(("instances told apart by", "AUC"), list(apart.items()))
     return 0
 
 
