@@ -69,10 +69,9 @@ def rows(scenes: list[Scene], canvas: Canvas) -> dict[str, Overlap]:
     return {name: overlap(soft[own], true[own], box[own]) for name, own in chosen.items()}
 
 
-def told_apart(playground: Playground, count: int, rng: np.random.Generator) -> dict[str, float]:
+def told_apart(playground: Playground, rng: np.random.Generator) -> dict[str, float]:
     """AUC of one instance in two settings against two of a class in one, by pictures whole and cut out."""
-    classes = CLASSES[: count // EACH]
-    instances = [draw_instance(rng, name, SPLIT) for name in classes for _ in range(EACH)]
+    instances = [draw_instance(rng, name, SPLIT) for name in CLASSES for _ in range(EACH)]
     scenes = [
         draw_scene(rng, subject=one, second="none", companion="none", style="photo", background=place, split=SPLIT)
         for one in instances
@@ -82,7 +81,7 @@ def told_apart(playground: Playground, count: int, rng: np.random.Generator) -> 
     canvas = Canvas(playground.model, playground.clip, playground.vae)
     pixels = torch.from_numpy(np.stack([one.image for one in shown]))
     pictures = photographed(canvas, [Picture(f"{i}", one) for i, one in enumerate(pixels)])
-    soft = [located(canvas, part, name) for part, name in zip(pictures.split(EACH * VIEWS), classes, strict=True)]
+    soft = [located(canvas, part, name) for part, name in zip(pictures.split(EACH * VIEWS), CLASSES, strict=True)]
     ways = {
         "whole": pictures,
         "true masks": cut_out(pictures, torch.stack(_masks(shown))[:, None]),
@@ -131,7 +130,7 @@ def main(argv: list[str]) -> int:
     found = table.once("rows", lambda: {name: one._asdict() for name, one in rows(scenes, canvas).items()})
     heads = ("scenes", *Overlap._fields)
     print_table(heads, [(name, *one.values()) for name, one in found.items()])
-    apart = table.once("told_apart", lambda: told_apart(playground, _count(wanted.quick), rng))
+    apart = table.once("told_apart", lambda: told_apart(playground, rng))
     print_table(("instances told apart by", "AUC"), list(apart.items()))
     return 0
 
