@@ -5,6 +5,10 @@
 states are pooled under [V]'s map and under [B_j]'s map, and pools of [V] from different pictures shall agree more with
 each other than with the pools of [B]. No code was published; parametrisation, prompt and contrast are ours. Ours: [B_j]
 is a row of the context, the same at every site, since the rows of [V] before it cannot see it in a causal encoder.
+
+With a subject mask the paper asks the inside of [V] alone and the outside of [B_j]; how, is not known. Our reading: one
+prediction under both words, the loss inside moves only [V], the loss outside only [B_j]; neither learns what the other
+is there for. A share of captions without [B_j] would not do: asked for nothing outside, [V] is free of it anyway.
 """
 
 from __future__ import annotations
