@@ -132,10 +132,7 @@ class Selector:
 
     def _score(self, case: Case, concept: Concept):
         composition = (PlacedConcept(concept),)
-        model, clip = (
-            weave(thing, composition)
-            for weave, thing in ((weave_model, self.canvas.model), (weave_clip, self.canvas.clip))
-        )
+        model, clip = weave_model(self.canvas.model, composition), weave_clip(self.canvas.clip, composition)
         return self.tunnel.score(case, self.tunnel.sample(case, "<it>", model, clip))
 
 

@@ -22,6 +22,7 @@ class Looking(ToyDenoiser):
     """Looks for the word in the left half of a 16 x 8 picture, on a coarse site everywhere else."""
 
     def predict(self, noised, sigma, contexts, composition=(), observer=None):
+        assert observer and observer.columns is not None
         (asked,) = observer.columns.shape[1:]
         for site, grid in ((FINE, (16, 8)), (COARSE, (4, 2))):
             knows = torch.full(grid, 0.2)
