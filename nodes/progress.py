@@ -1,4 +1,4 @@
-"""Learning as it is seen from outside: ComfyUI's progress bar, with a picture of the concept from time to time."""
+"""Learning as it is seen from outside: ComfyUI's progress bar, the time left, a picture of the concept now and then."""
 
 from __future__ import annotations
 
@@ -10,24 +10,46 @@ from torch import Tensor
 
 from ..personalization.concept import Concept
 from ..personalization.learned import Event, Preview, Step
+from ..personalization.outlook import outlook
 from ..personalization.thumbnail import image_of
+from .page import tell
 
 PREVIEW_SHARE = 0.2  # of the time since the start may go to pictures
 PREVIEW_SIDE = 512
+EVENT = "concept_loom.progress"  # {"node", "text"}; an empty text when it is over
+EVERY = 1.0  # seconds between two sentences
 
 
 class LearningProgress:
     """Interrupts reach the learner from here too: the bar's hook raises them."""
 
-    def __init__(self) -> None:
-        self.bar = ProgressBar(1)
+    def __init__(self, node: str = "") -> None:
+        self.node, self.bar = node, ProgressBar(1)
+        self.first: Step | None = None
+        self.told = -EVERY
         self.began, self.spent, self.last = time.perf_counter(), 0.0, 0.0
 
     def __call__(self, event: Event, picture_of: Callable[[Concept], Tensor | None]) -> None:
         if isinstance(event, Step):
             self.bar.update_absolute(event.step, event.steps)
+            self._tell(event)
         elif isinstance(event, Preview) and self._has_time():
             self._show(event, picture_of)
+
+    def close(self) -> None:
+        """What was told no longer holds."""
+        self._say("")
+
+    def _say(self, text: str) -> None:
+        if self.node:
+            tell(EVENT, {"node": self.node, "text": text})
+
+    def _tell(self, step: Step) -> None:
+        self.first = self.first or step
+        text = outlook(self.first, step)
+        if text and step.seconds - self.told >= EVERY:
+            self.told = step.seconds
+            self._say(text)
 
     def _has_time(self) -> bool:
         return self.spent + self.last <= PREVIEW_SHARE * (time.perf_counter() - self.began)

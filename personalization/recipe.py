@@ -78,6 +78,7 @@ class Recipe:
     mask_split: bool = False  # where a picture has a mask: inside asked of [V] alone, outside of its attractor
     soft_masks: bool = False  # pictures without a mask get one of the frozen model's attention; not for styles
     rank: int = 0  # of low-rank layers
+    strength: float = 1.0  # recommended for what it makes, until a Strength Sheet says better
     patience: int = 0  # held-out checks without a better one after which a stage ends; 0 = never
 
     def as_header(self) -> Mapping[str, object]:
@@ -211,11 +212,11 @@ RECIPES: dict[tuple[str, str], Sourced] = {
     ),
     ("staged", "Playground"): replace(
         _STAGED,
-        ours=replace(_OURS_STAGED, stages=_staged(5e-3, 3e-3, 3e-3, 500), steps=240, batch_size=16),
+        ours=replace(_OURS_STAGED, stages=_staged(5e-3, 3e-3, 3e-3, 500), steps=240, batch_size=16, strength=0.8),
     ),
     ("staged fast", "Playground"): replace(
         _STAGED_FAST,
-        ours=replace(_STAGED_FAST.ours, stages=_staged(5e-3, 3e-3, 5e-3, 200), steps=120, batch_size=16),
+        ours=replace(_STAGED_FAST.ours, stages=_staged(5e-3, 3e-3, 5e-3, 200), steps=120, batch_size=16, strength=0.8),
     ),
 }
 
