@@ -66,8 +66,10 @@ class LearnConcept(io.ComfyNode):
         learning_rate: float = 0.0,
         batch_size: int = 0,
         attractor: bool = False,
+        soft_masks: bool = False,
     ) -> io.NodeOutput:
-        wish = Wish(placeholder, class_word, role, method, budget, seed, steps, learning_rate, batch_size, attractor)
+        numbers = (seed, steps, learning_rate, batch_size)
+        wish = Wish(placeholder, class_word, role, method, budget, *numbers, attractor, soft_masks)
         progress = LearningProgress(cls.hidden.unique_id)
         with closing(progress), explained(progress, wish, dataset, model) as show:
             lesson = teach(Canvas(model, clip, vae), dataset, wish, all_folders(), show)
@@ -85,7 +87,9 @@ def _output(lesson: Lesson) -> io.NodeOutput:
     told = "\n".join((*lesson.sentences, f"The file is concepts/{lesson.path.name}."))
     log.info(told)
     placed = as_recommended(lesson.concept, lesson.word)
-    shown = {"text": (told,), **ui.PreviewImage(lesson.picture).as_dict()}
+    pictures = [one for one in (lesson.picture, lesson.masked) if one is not None]
+    images = [image for one in pictures for image in ui.PreviewImage(one).as_dict()["images"]]
+    shown = {"text": (told,), "images": images, "animated": (False,)}
     return io.NodeOutput(placed, {"loss": list(lesson.concept.info.losses)}, lesson.picture, ui=shown)
 
 
@@ -175,6 +179,15 @@ def _overrides() -> list[io.Input]:
             default=False,
             tooltip="Gives every picture a word of its own that takes what is not the subject, such as its background, "
             "and is thrown away afterwards. Without effect on styles: there the surroundings are what is learned.",
+            advanced=True,
+        ),
+        io.Boolean.Input(
+            "soft_masks",
+            optional=True,
+            default=False,
+            tooltip="Pictures without a mask get a soft one, from where the model looks for the class word, so that "
+            "their surroundings are learned less. They are shown on the node: red is left out. What stands close "
+            "beside the subject is not left out. Without effect on styles.",
             advanced=True,
         ),
     ]

@@ -5,6 +5,10 @@
 states are pooled under [V]'s map and under [B_j]'s map, and pools of [V] from different pictures shall agree more with
 each other than with the pools of [B]. No code was published; parametrisation, prompt and contrast are ours. Ours: [B_j]
 is a row of the context, the same at every site, since the rows of [V] before it cannot see it in a causal encoder.
+
+With a subject mask the paper asks the inside of [V] alone and the outside of [B_j]; how, is not known. Our reading: one
+prediction under both words, the loss inside moves only [V], the loss outside only [B_j]; neither learns what the other
+is there for. A share of captions without [B_j] would not do: asked for nothing outside, [V] is free of it anyway.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from torch import Tensor
 from .composition import Composition, PlacedConcept
 from .concept import Concept
 from .denoiser import Context, Observation, Observer, PromptEncoder
-from .objectives import subject_contrast
+from .objectives import denoising_loss, subject_contrast
 from .parts import ContextRows
 from .sites import Site
 
@@ -71,6 +75,16 @@ def with_attractors(texts: Sequence[tuple[str, ...]], views: int) -> list[tuple[
         tuple(text if i < without else with_attractor(text, number // views) for text in one for i in range(OF))
         for number, one in enumerate(texts)
     ]
+
+
+def mask_split(denoised: Tensor, x0: Tensor, weight: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The denoising loss inside the mask, asked of [V] alone, and outside of it, asked of [B_j]; (b,) each.
+
+    Where there is no mask both are asked for all. Shapes as in `denoising_loss`.
+    """
+    masked = mask.amin((1, 2, 3), keepdim=True) < 1  # (b, 1, 1, 1)
+    others = torch.where(masked, 1 - mask, mask)
+    return denoising_loss(denoised, x0, weight, mask), denoising_loss(denoised, x0, weight, others)
 
 
 @dataclass

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn.functional import interpolate
 
+from .augment import TrainingLatents
 from .dataset import ConceptDataset, View, view
 from .pictures import Picture
 
@@ -20,24 +24,41 @@ SHADED = 0.6
 HELD_OUT = (70, 130, 255)
 
 
+class Shown(NamedTuple):
+    picture: Picture
+    mask: Tensor | None = None  # of its crop, at any size, instead of its own
+    held_out: bool = False
+
+
 def contact_sheet(dataset: ConceptDataset) -> Tensor:
     """(1, h, w, 3) in 0..1: the plain view of each picture by name, the held-out ones last, framed and labelled."""
-    columns = math.ceil(math.sqrt(len(dataset.pictures)))
+    return _sheet([Shown(one) for one in dataset.training] + [Shown(one, held_out=True) for one in dataset.holdout])
+
+
+def masks_sheet(dataset: ConceptDataset, latents: TrainingLatents, views: int) -> Tensor:
+    """The same sheet under the masks that learning uses, which may be soft ones."""
+    training = zip(dataset.training, latents.masks[::views, 0], strict=True)  # the first view is the plain one
+    holdout = zip(dataset.holdout, latents.held_masks[:, 0], strict=True)
+    return _sheet([Shown(*one) for one in training] + [Shown(*one, True) for one in holdout])
+
+
+def _sheet(shown: Sequence[Shown]) -> Tensor:
+    columns = math.ceil(math.sqrt(len(shown)))
     side = max(LEAST, min(TILE, SHEET // columns) // 8 * 8)
-    tiles = [_tile(picture, side) for picture in _by_name(dataset.training)]
-    tiles += [_marked(_tile(picture, side)) for picture in _by_name(dataset.holdout)]
+    ordered = sorted(shown, key=lambda one: (one.held_out, one.picture.name))
+    tiles = [_marked(_tile(one, side)) if one.held_out else _tile(one, side) for one in ordered]
     empty = torch.zeros(side, side, 3)
     rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
     rows[-1] += [empty] * (columns - len(rows[-1]))
     return torch.cat([torch.cat(row, 1) for row in rows])[None]
 
 
-def _by_name(pictures: tuple[Picture, ...]) -> list[Picture]:
-    return sorted(pictures, key=lambda picture: picture.name)
-
-
-def _tile(picture: Picture, side: int) -> Tensor:
-    return shaded(view(picture, (side, side)))
+def _tile(shown: Shown, side: int) -> Tensor:
+    plain = view(shown.picture, (side, side))
+    if shown.mask is None:
+        return shaded(plain)
+    mask = interpolate(shown.mask[None, None], (side, side), mode="bilinear")[0, 0]
+    return shaded(View(plain.pixels, mask))
 
 
 def shaded(shown: View) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Generator, Tensor
 
-from .attractor import Contrast, attractors, with_attractors
+from .attractor import KIND, Contrast, attractors, mask_split, with_attractors
 from .augment import TrainingLatents
 from .batch import Batch, Prompts, draw, training_texts
 from .calibration import Calibration
@@ -221,10 +221,20 @@ class _Run:
         loss = denoising_loss(denoised, x0, weight, mask).mean()
         beside = calibration.loss(self.stage.w_mean, self.stage.w_var) if calibration else 0.0
         apart = self.recipe.contrast * contrast.loss() if contrast else 0.0
-        (loss + beside + apart).backward()
+        if self.task.attractors and self.recipe.mask_split:
+            inside, outside = mask_split(denoised, x0, weight, batch.mask.to(x0))
+            self.separately(inside.mean() + beside + apart, outside.mean() + apart)
+        else:
+            (loss + beside + apart).backward()
         for term in self.terms(generator):
             term.backward()
         return loss.detach()
+
+    def separately(self, subject: Tensor, scenery: Tensor) -> None:
+        """Gradients of `subject` in the concept's tensors, of `scenery` in the attractors."""
+        trained = {name: one for name, one in self.state.parameters.items() if one.requires_grad}
+        scenery.backward(retain_graph=True, inputs=[one for name, one in trained.items() if name.startswith(KIND)])
+        subject.backward(inputs=[one for name, one in trained.items() if not name.startswith(KIND)])
 
     def calibration(self, contexts: Sequence[Context]) -> Calibration | None:
         """Where the stage weighs it, what watches the attention of one pass."""

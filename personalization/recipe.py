@@ -75,6 +75,8 @@ class Recipe:
     casr_squared: bool = False
     attractor: bool = False  # a word per picture that takes what is not the subject; not for styles
     contrast: float = 0.05  # weight of keeping it apart from the subject
+    mask_split: bool = False  # where a picture has a mask: inside asked of [V] alone, outside of its attractor
+    soft_masks: bool = False  # pictures without a mask get one of the frozen model's attention; not for styles
     rank: int = 0  # of low-rank layers
     strength: float = 1.0  # recommended for what it makes, until a Strength Sheet says better
     patience: int = 0  # held-out checks without a better one after which a stage ends; 0 = never

@@ -9,14 +9,22 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .asked import Asked
-from .scores import LEAST_PAIRS, LEAST_WAY, Gain, Marks, Means, Real, ceiling, closed, gain, marks, means
+from .scores import LEAST_PAIRS, LEAST_WAY, Gain, Marks, Means, Real, ceiling, closed, gain, marks, means, of_things
 
 LIMITS = (
-    "What this cannot tell: whether a person would accept the likeness. The image encoder sees whole pictures, so a "
-    "background or style like that of the real pictures raises identity too. Numbers compare only under the same "
-    "encoder, prompts and real pictures, and few pictures tell little."
+    "What this cannot tell: whether a person would accept the likeness. Numbers compare only under the same encoder, "
+    "prompts and real pictures, and few pictures tell little."
 )
-COLUMNS = ("identity", "closed", "gap", "copies", "text")
+WHOLE = (
+    "The image encoder sees whole pictures, so a background or style like that of the real pictures raises identity "
+    "too."
+)
+CUT = (
+    "Identity, closed and gap compare the thing, cut out by the dataset's masks or where the model looks for the class "
+    "word; a cut that takes in what stands beside it counts that too. Whole compares whole pictures, backgrounds and "
+    "all. A copy is too near in both."
+)
+COLUMNS = ("identity", "closed", "gap", "copies", "text", "whole")
 NAME = 44
 
 
@@ -29,6 +37,7 @@ class Line(NamedTuple):
     gap: float | None = None
     copies: float | None = None
     text: float | None = None
+    whole: float | None = None
 
 
 class Drawn(NamedTuple):
@@ -37,6 +46,13 @@ class Drawn(NamedTuple):
     concept: Tensor
     plain: Tensor
     texts: Tensor | None
+
+
+class Vectors(NamedTuple):
+    """The same pictures as one way of looking sees them: whole, or the things cut out of them."""
+
+    drawn: Drawn
+    real: Real
 
 
 @dataclass(frozen=True)
@@ -81,7 +97,8 @@ class Scorecard:
         return "\n".join((*self._rows(), "", *self.sentences()))
 
     def sentences(self) -> tuple[str, ...]:
-        return (*self._verdicts(), *dict.fromkeys(self.withheld.values()), LIMITS)
+        how = () if self.concept is None else (WHOLE if self.concept.whole is None else CUT,)
+        return (*self._verdicts(), *dict.fromkeys(self.withheld.values()), *how, LIMITS)
 
     def data(self) -> dict[str, object]:
         """JSON-ready."""
@@ -146,13 +163,28 @@ class Scorecard:
 
 
 def scorecard(
-    word: str, class_word: str, prompts: Sequence[Asked], drawn: Drawn, real: Real, withheld: Mapping[str, str]
+    word: str,
+    class_word: str,
+    prompts: Sequence[Asked],
+    whole: Vectors,
+    withheld: Mapping[str, str],
+    things: Vectors | None = None,
 ) -> Scorecard:
-    """`withheld` holds what the caller cannot give; the rest is added here."""
-    concept, plain = (marks(one, real, drawn.texts) for one in (drawn.concept, drawn.plain))
+    """`withheld` holds what the caller cannot give; the rest is added here. `things` decide where they are given."""
+    concept, plain = _marked(whole)
+    real = whole.real
+    if things is not None:
+        real = things.real
+        concept, plain = map(of_things, (concept, plain), _marked(things))
     top, floor = ceiling(real), float(plain.identity.mean())
     reasons = {**_reasons(real, concept, floor, top), **withheld}
-    return Scorecard(word, class_word, prompts, len(drawn.plain) // len(prompts), real, concept, plain, top, reasons)
+    each = len(whole.drawn.plain) // len(prompts)
+    return Scorecard(word, class_word, prompts, each, real, concept, plain, top, reasons)
+
+
+def _marked(vectors: Vectors) -> tuple[Marks, Marks]:
+    drawn, real = vectors
+    return marks(drawn.concept, real, drawn.texts), marks(drawn.plain, real, drawn.texts)
 
 
 def unscored(word: str, class_word: str, prompts: Sequence[Asked], seeds: int, reason: str) -> Scorecard:
@@ -180,7 +212,7 @@ def _reasons(real: Real, concept: Marks, floor: float, top: float | None) -> dic
 
 
 def _scored(name: str, mean: Means, share: float | None) -> Line:
-    return Line(name, mean.identity, share, mean.gap, mean.copies, mean.text)
+    return Line(name, mean.identity, share, mean.gap, mean.copies, mean.text, mean.whole)
 
 
 def _numbers(line: Line) -> dict[str, object]:

@@ -38,6 +38,7 @@ class Marks(NamedTuple):
     gap: Tensor | None
     copies: Tensor | None  # bool
     text: Tensor | None
+    whole: Tensor | None = None  # identity of whole pictures, where `identity` is that of things cut out of them
 
 
 class Means(NamedTuple):
@@ -45,6 +46,7 @@ class Means(NamedTuple):
     gap: float | None
     copies: float | None
     text: float | None
+    whole: float | None = None
 
 
 class Gain(NamedTuple):
@@ -65,6 +67,12 @@ def marks(made: Tensor, real: Real, texts: Tensor | None = None) -> Marks:
         copies=None if usual is None else (made @ real.training.T).amax(1) > usual,
         text=None if texts is None else (made * texts).sum(1),
     )
+
+
+def of_things(whole: Marks, things: Marks) -> Marks:
+    """Marks of pictures by the things cut out of them: a copy is too near in both, for settings may coincide."""
+    both = None if whole.copies is None or things.copies is None else whole.copies & things.copies
+    return Marks(things.identity, things.gap, both, whole.text, whole.identity)
 
 
 def means(every: Marks, chosen: slice = slice(None)) -> Means:

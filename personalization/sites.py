@@ -32,3 +32,10 @@ class SiteShape(NamedTuple):
     width: int  # channels of the image tokens (and of q)
     context: int  # channels of the text rows before to_k / to_v
     heads: int
+
+
+def grid_of(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
+    """The grid (h, w) of a site's image tokens for latents of `size`; None where they are no such grid."""
+    scale = (tokens / (size[0] * size[1])) ** 0.5
+    grid = round(size[0] * scale), round(size[1] * scale)
+    return grid if grid[0] * grid[1] == tokens else None

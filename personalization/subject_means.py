@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from .augment import TrainingLatents
 from .denoiser import Context, Denoiser, Observation, Observer
-from .sites import Site
+from .sites import Site, grid_of
 
 PERCENTS = (0.3, 0.5, 0.7)  # of sampling: noise levels at which the subject is neither gone nor finished
 SEED = 20_250_807
@@ -34,8 +34,7 @@ def subject_means(denoiser: Denoiser, context: Context, latents: TrainingLatents
 
 def _mean_inside(hidden: Tensor, mask: Tensor) -> Tensor:
     """`hidden` (n, width) of an h x w grid, `mask` (1, 1, H, W) of the same shape at another size."""
-    scale = (len(hidden) / (mask.shape[-2] * mask.shape[-1])) ** 0.5
-    grid = [round(side * scale) for side in mask.shape[-2:]]
-    weight = interpolate(mask, size=grid, mode="area").flatten().to(hidden)
-    weight = weight if len(weight) == len(hidden) and weight.sum() > 0 else hidden.new_ones(len(hidden))
+    grid = grid_of(len(hidden), (mask.shape[-2], mask.shape[-1]))
+    weight = interpolate(mask, size=grid, mode="area").flatten().to(hidden) if grid else hidden.new_ones(len(hidden))
+    weight = weight if weight.sum() > 0 else hidden.new_ones(len(hidden))
     return (weight / weight.sum()) @ hidden

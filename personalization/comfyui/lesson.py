@@ -15,6 +15,7 @@ from torch import Tensor
 from ..augment import TrainingLatents
 from ..checkpoint import save
 from ..concept import Base, Concept
+from ..contact_sheet import masks_sheet
 from ..dataset import ConceptDataset
 from ..doctor import examine
 from ..learned import Event, Learned, LearningDiverged
@@ -51,12 +52,14 @@ class Wish:
     learning_rate: float = 0.0
     batch_size: int = 0
     attractor: bool = False  # not for styles
+    soft_masks: bool = False  # not for styles
 
 
 class Lesson(NamedTuple):
     """`word` is the placeholder asked for; `picture` (1, h, w, 3) shows the concept; `sentences` say what happened.
 
-    Not `finished`: learning was cancelled, and the same lesson again goes on from there.
+    Not `finished`: learning was cancelled, and the same lesson again goes on from there. `masked` (1, h, w, 3) shows
+    the pictures under their masks, where some were made for them now.
     """
 
     concept: Concept
@@ -65,6 +68,7 @@ class Lesson(NamedTuple):
     path: Path
     sentences: tuple[str, ...]
     finished: bool = True
+    masked: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -93,14 +97,15 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         if found:
             return _remembered(*found, wish.placeholder)
         unfinished = Unfinished(folders[-1], key)
-        learned, picture = _learned(_Course(canvas, dataset, base, recipe, wish, unfinished), show)
+        learned, picture, masked = _learned(_Course(canvas, dataset, base, recipe, wish, unfinished), show)
         concept = _finished(learned, key, picture)
         path = free_path(folders[-1], file_name(wish.placeholder))
         save(concept, path)
         if learned.finished:
             unfinished.forget()
         told = (*_happened(learned), *_findings(dataset, base))
-        return Lesson(concept, wish.placeholder, picture_from(concept.thumbnail), path, told, learned.finished)
+        picture = picture_from(concept.thumbnail)
+        return Lesson(concept, wish.placeholder, picture, path, told, learned.finished, masked)
 
 
 def recipe_of(wish: Wish, family: str, pictures: int) -> Recipe:
@@ -114,8 +119,13 @@ def recipe_of(wish: Wish, family: str, pictures: int) -> Recipe:
         scale = wish.learning_rate / recipe.stages[0].learning_rate
         stages = tuple(replace(stage, learning_rate=scale * stage.learning_rate) for stage in recipe.stages)
         recipe = replace(recipe, stages=stages)
-    attractor = wish.attractor and wish.role != "style"
-    return replace(recipe, batch_size=wish.batch_size or recipe.batch_size, attractor=attractor)
+    subject = wish.role != "style"
+    return replace(
+        recipe,
+        batch_size=wish.batch_size or recipe.batch_size,
+        attractor=wish.attractor and subject,
+        soft_masks=wish.soft_masks and subject,
+    )
 
 
 def word_of(placeholder: str) -> str:
@@ -129,16 +139,19 @@ def word_of(placeholder: str) -> str:
     return word
 
 
-def _learned(course: _Course, show: Show) -> tuple[Learned, Tensor | None]:
+def _learned(course: _Course, show: Show) -> tuple[Learned, Tensor | None, Tensor | None]:
+    """What was learned, a picture of it, and the pictures under soft masks."""
     canvas, recipe = course.canvas, course.recipe
     latents = latents_of(canvas, course.dataset, recipe, course.base, course.wish.seed)
     large = canvas.model.model_size() > LARGE
     memory = enough_memory(recipe.batch_size, "Learn Concept")
     with memory, training_session(canvas.model, canvas.clip, large, canvas.name) as session:
         painter = Painter(canvas, session, recipe.templates[0], latents.train.shape[1:])
-        learned = _from_where_it_was(_task(course, session, latents), course.unfinished, show, painter)
+        task = _task(course, session, latents)
+        learned = _from_where_it_was(task, course.unfinished, show, painter)
         sketch = painter.sketched(learned)
-    return learned, painter.painted(sketch)
+    masked = masks_sheet(course.dataset, task.latents, recipe.augmentation.views) if recipe.soft_masks else None
+    return learned, painter.painted(sketch), masked
 
 
 def _from_where_it_was(task: LearnTask, unfinished: Unfinished, show: Show, painter: Painter) -> Learned:

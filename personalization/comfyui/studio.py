@@ -16,6 +16,7 @@ from ..composition import Composition
 from ..dataset import view
 from ..pictures import Picture
 from ..preview import Sitting, sampled
+from ..soft_masks import soft_masks
 from .canvas import Canvas, size_for
 from .encoders import encoders_of
 from .session import training_session
@@ -50,6 +51,14 @@ def photographed(canvas: Canvas, pictures: Sequence[Picture]) -> Tensor:
     with torch.no_grad():
         seen = [canvas.decode(canvas.encode(view(one, size).pixels[None])).float() for one in pictures]
     return torch.cat(seen).clamp(0, 1) if seen else torch.zeros(0, *size, 3)
+
+
+def located(canvas: Canvas, pictures: Tensor, class_word: str) -> Tensor:
+    """Soft masks (n, 1, h / 8, w / 8) of what the class word names in pictures (n, h, w, 3), by the frozen model."""
+    with torch.no_grad():
+        latents = torch.cat([canvas.encode(one[None]).float() for one in pictures])
+    with training_session(canvas.model, canvas.clip, name=canvas.name) as session:
+        return soft_masks(latents, *session, class_word)
 
 
 def seen(vision: ClipVisionModel, pictures: Tensor) -> Tensor:

@@ -9,17 +9,20 @@ import comfy.sd
 import torch
 from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..asked import Asked, asked
 from ..composition import PlacedConcept
-from ..dataset import ConceptDataset
+from ..crops import cut_out
+from ..dataset import ConceptDataset, view
 from ..fit import fits
 from ..grid import Cell, Row, grid
+from ..pictures import Picture
 from ..preview import Sitting
-from ..scorecard import Drawn, Scorecard, scorecard, unscored
+from ..scorecard import Drawn, Scorecard, Vectors, scorecard, unscored
 from ..scores import Real, reads_pictures
 from .canvas import Canvas
-from .studio import Job, drawn, photographed, projects, read, seen
+from .studio import Job, drawn, located, photographed, projects, read, seen
 
 NO_EYES = (
     "No CLIP_VISION is connected: identity, closed, gap, copies and text cannot be given, only pictures. Connect one "
@@ -68,7 +71,8 @@ def tried(
         note = fits(placed.concept, canvas.base())
         prompts = asked(lines, placed)
         album = _album(canvas, placed, prompts, dataset, effort)
-        card = _card(canvas.clip, vision, placed, prompts, album, _learned_from(placed, dataset))
+        things = _things(canvas, placed, dataset, album) if vision else None
+        card = _card(canvas.clip, vision, placed, prompts, (album, things), _learned_from(placed, dataset))
     return Tried(card, _sheet(card, album, effort), note)
 
 
@@ -116,14 +120,36 @@ def _album(
     return Album(concept, plain, photographed(canvas, dataset.training), photographed(canvas, dataset.holdout))
 
 
+def _things(canvas: Canvas, placed: PlacedConcept, dataset: ConceptDataset, album: Album) -> Album | None:
+    """The album with the things cut out of its pictures; None for a style, which is in all of a picture."""
+    info = placed.concept.info
+    if not info.class_word or (placed.role or info.role) == "style":
+        return None
+    drawn = (cut_out(part, located(canvas, part, info.class_word)) for part in (album.concept, album.plain))
+    pictures = (dataset.training, dataset.holdout)
+    real = (_cut_real(canvas, *pair, info.class_word) for pair in zip(album[2:], pictures, strict=True))
+    return Album(*drawn, *real)
+
+
+def _cut_real(canvas: Canvas, shown: Tensor, pictures: Sequence[Picture], class_word: str) -> Tensor:
+    """By a picture's own mask where it has one."""
+    if not len(shown):
+        return shown
+    masks = list(interpolate(located(canvas, shown, class_word), shown.shape[1:3], mode="bilinear"))
+    own = [view(picture, (shown.shape[1], shown.shape[2])).mask for picture in pictures]
+    return cut_out(shown, torch.stack([m if o is None else o[None] for m, o in zip(masks, own, strict=True)]))
+
+
 def _card(
     clip: comfy.sd.CLIP,
     vision: ClipVisionModel | None,
     placed: PlacedConcept,
     prompts: Sequence[Asked],
-    album: Album,
+    albums: tuple[Album, Album | None],
     learned_from: bool,
 ) -> Scorecard:
+    """`albums` holds whole pictures, and the things in them where they can be cut out."""
+    album, things = albums
     info, each = placed.concept.info, len(album.plain) // len(prompts)
     if vision is None:
         return unscored(placed.word, info.class_word, prompts, each, NO_EYES)
@@ -131,8 +157,12 @@ def _card(
     texts, why = texts_of(clip, prompts, plain, each)
     withheld = _withheld(why, learned_from)
     real = real_of(vision, album.training, album.held_out, learned_from)
-    found = Drawn(seen(vision, album.concept), plain, texts)
-    return scorecard(placed.word, info.class_word, prompts, found, real, withheld)
+    whole = Vectors(Drawn(seen(vision, album.concept), plain, texts), real)
+    cut = None
+    if things is not None:
+        drawn = Drawn(seen(vision, things.concept), seen(vision, things.plain), None)
+        cut = Vectors(drawn, real_of(vision, things.training, things.held_out, learned_from))
+    return scorecard(placed.word, info.class_word, prompts, whole, withheld, cut)
 
 
 def _withheld(text: str, learned_from: bool) -> Mapping[str, str]:

@@ -12,6 +12,7 @@ from ..concept import Concept
 from ..learner import LearnTask
 from ..parts import LowRank
 from ..prior import Prior
+from ..soft_masks import with_soft_masks
 from . import layerwise, nested, staged, textual_inversion
 from .beginning import Beginning
 from .layerwise import means_of
@@ -66,10 +67,13 @@ def start(beginning: Beginning) -> Concept:
 
 def task_of(beginning: Beginning, seed: int, keep: Path | None = None) -> LearnTask:
     """All that learning this beginning needs; pictures of the class are kept in the folder `keep`."""
-    concept, recipe = start(beginning), beginning.recipe
-    denoiser, latents = beginning.denoiser, beginning.latents
+    recipe, denoiser, latents = beginning.recipe, beginning.denoiser, beginning.latents
     if denoiser is None or latents is None:
         raise ValueError("A beginning has no denoiser or no latents; learning needs both. Give them to Beginning.")
+    if recipe.soft_masks and beginning.role != "style":
+        latents = with_soft_masks(latents, denoiser, beginning.prompt_encoder, beginning.noun)
+        beginning = replace(beginning, latents=latents)
+    concept = start(beginning)
     task = LearnTask(denoiser, beginning.prompt_encoder, concept, latents, recipe, seed)
     if recipe.casr and recipe.image_tokens:
         task = replace(task, means=means_of(beginning))

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import folder_paths
+import numpy as np
 import pytest
 import torch
 from concept_loom.nodes.compose import PlaceConcept
@@ -16,7 +17,7 @@ from concept_loom.personalization.comfyui.canvas import Canvas
 from concept_loom.personalization.comfyui.concept_clip import weave_clip
 from concept_loom.personalization.comfyui.family import base_of
 from concept_loom.personalization.comfyui.patch import weave_model
-from concept_loom.personalization.comfyui.studio import Job, drawn, projects, seen
+from concept_loom.personalization.comfyui.studio import Job, drawn, located, projects, seen
 from concept_loom.personalization.comfyui.trial import texts_of
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.concept import Concept, ConceptInfo
@@ -25,6 +26,7 @@ from concept_loom.personalization.parts import ContextRows
 from concept_loom.personalization.pictures import read_pictures
 from concept_loom.personalization.preview import Sitting
 from concept_loom.playground.model import Playground, load
+from concept_loom.playground.world import draw_scene, render
 
 from . import tiny
 
@@ -136,6 +138,31 @@ def test_the_same_seed_gives_the_same_sheet_and_another_one_another(
 ) -> None:
     first, again, other = (evaluated(playground, loud, dataset, seed=seed, seeds=1)[0] for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_a_subject_is_compared_cut_out_of_its_pictures_and_a_style_as_a_whole(
+    playground: Playground, loud: Concept, dataset: ConceptDataset
+) -> None:
+    _, table, data = evaluated(playground, loud, dataset, seeds=1)
+    assert all(isinstance(one["whole"], float) and one["whole"] != one["identity"] for one in data["prompts"])
+    assert "cut out" in table
+    style = replace(loud, info=replace(loud.info, role="style"))
+    _, table, data = evaluated(playground, style, dataset, seeds=1)
+    assert all(one["whole"] is None for one in data["prompts"]) and "cut out" not in table
+
+
+def test_soft_masks_lie_on_the_thing(playground: Playground) -> None:
+    rng = np.random.default_rng(6)
+    scenes = [draw_scene(rng, second="none", companion="none", style="photo", split="bench") for _ in range(8)]
+    inside, chance = [], []
+    for scene in scenes:
+        shown = render(scene)
+        picture = torch.from_numpy(shown.image)[None].float() / 255
+        mask = located(Canvas(*playground[:3]), picture, scene.subject.instance.class_name)
+        true = torch.nn.functional.interpolate(torch.from_numpy(shown.mask)[None, None].float(), (8, 8), mode="area")
+        inside.append(float((mask * true).sum() / mask.sum()))
+        chance.append(float(true.mean()))
+    assert sum(inside) > 2 * sum(chance)
 
 
 def test_without_eyes_there_are_pictures_and_no_number(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import comfy.model_management as host
 import pytest
 import torch
+from concept_loom.personalization import learner
 from concept_loom.personalization.attractor import Contrast, attractors, with_attractor, with_attractors
 from concept_loom.personalization.augment import TrainingLatents
 from concept_loom.personalization.calibration import Calibration
@@ -250,3 +251,63 @@ def test_the_contrast_parts_the_subject_from_its_surroundings() -> None:
         x, sigma = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.ones(2)
         session.denoiser.predict(x, sigma, contexts, composition, contrast.observer)
         assert 0 < float(contrast.loss()) < 10
+
+
+def split_task(session: Session, mask: torch.Tensor, **changes: object) -> LearnTask:
+    recipe = replace(QUICK, attractor=True, mask_split=True, contrast=0.0, steps=4, **changes)
+    return task(session, recipe, latents=replace(latents(held_out=0), masks=mask.expand(4, 1, 8, 8)))
+
+
+def test_with_a_mask_the_outside_is_asked_of_the_attractors_alone() -> None:
+    """A mask that leaves everything out: nothing is asked of the word."""
+    with training_session(tiny.model(), tiny.clip()) as session:
+        begun, snapshots = split_task(session, torch.zeros(1, 1, 8, 8)), []
+        learned = learn(replace(begun, keep=snapshots.append, keep_every=0.0)).concept
+        assert learned.hash == begun.concept.hash
+        moved = snapshots[-1].tensors
+        assert all((moved[f"parameter.{name}"] - row).abs().max() > 0 for name, row in begun.attractors.items())
+        together = split_task(session, torch.zeros(1, 1, 8, 8), outside_mask=0.1)
+        assert learn(replace(together, recipe=replace(together.recipe, mask_split=False))).concept.hash != learned.hash
+
+
+def test_with_a_mask_the_inside_is_asked_of_the_word_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the outside asks nothing, the attractors stay."""
+    halves = learner.mask_split
+    monkeypatch.setattr(learner, "mask_split", lambda *given: (halves(*given)[0], 0 * halves(*given)[1]))
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., :4] = 1
+    with training_session(tiny.model(), tiny.clip()) as session:
+        begun, snapshots = split_task(session, mask), []
+        learned = learn(replace(begun, keep=snapshots.append, keep_every=0.0)).concept
+        assert learned.hash != begun.concept.hash
+        moved = snapshots[-1].tensors
+        assert all(torch.equal(moved[f"parameter.{name}"], row) for name, row in begun.attractors.items())
+
+
+def test_the_split_loss_learns_the_same_with_gradient_checkpointing() -> None:
+    ends = []
+    for checkpoint in (False, True):
+        mask = torch.zeros(1, 1, 8, 8)
+        mask[..., :4] = 1
+        with training_session(tiny.model(), tiny.clip(), checkpoint) as session:
+            ends.append(learn(split_task(session, mask)).concept.tensors())
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(ends[1][name], tensor)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_soft_masks_are_found_on_every_family(family: str) -> None:
+    with training_session(tiny.model(family), tiny.clip(family)) as session:
+        given = latents()
+        own = torch.ones(4, 1, 8, 8)
+        own[1, ..., :3] = 0
+        found = task_of(
+            Beginning(
+                session.encoder, session.denoiser.base, replace(QUICK, soft_masks=True), "mug", "stuffed toy",
+                "subject", denoiser=session.denoiser, latents=replace(given, masks=own),
+            ),
+            seed=0,
+        ).latents  # fmt: skip
+        assert torch.equal(found.masks[1], own[1])
+        others = torch.cat((found.masks[[0, 2, 3]], found.held_masks)).flatten(1)
+        assert torch.equal(others.amin(1), torch.zeros(5)) and torch.equal(others.amax(1), torch.ones(5))

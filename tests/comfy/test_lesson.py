@@ -17,6 +17,7 @@ from concept_loom.personalization.comfyui import lesson as lesson_module
 from concept_loom.personalization.comfyui import painter
 from concept_loom.personalization.comfyui.canvas import Canvas
 from concept_loom.personalization.comfyui.lesson import Lesson, Wish, recipe_of, teach
+from concept_loom.personalization.contact_sheet import contact_sheet
 from concept_loom.personalization.dataset import ConceptDataset, dataset_of
 from concept_loom.personalization.evaluation import held_out_losses
 from concept_loom.personalization.learned import Event, Held, LearningDiverged, Preview, Step
@@ -320,6 +321,22 @@ def test_a_larger_budget_means_more_and_given_steps_mean_exactly_those() -> None
         exact = recipe_of(replace(plain, steps=7, learning_rate=0.5, batch_size=3), family, 5)
         assert (exact.steps, exact.seconds, exact.batch_size) == (7, 0.0, 3)
         assert exact.stages[0].learning_rate == 0.5
+
+
+def test_soft_masks_are_shown_where_they_were_made_and_learn_something_else(canvas, pictures, tmp_path) -> None:
+    plain, _ = taught(canvas, pictures, tmp_path)
+    soft, _ = taught(canvas, pictures, tmp_path, replace(WISH, soft_masks=True))
+    assert plain.masked is None and soft.concept.hash != plain.concept.hash
+    whole = contact_sheet(pictures)
+    assert soft.masked is not None and soft.masked.shape == whole.shape and not torch.equal(soft.masked, whole)
+    again, _ = taught(canvas, pictures, tmp_path, replace(WISH, soft_masks=True))
+    assert again.concept.hash == soft.concept.hash and again.masked is None
+
+
+@pytest.mark.parametrize(("role", "wanted"), [("subject", True), ("both", True), ("style", False)])
+def test_what_parts_subject_and_surroundings_is_not_for_styles(role: str, wanted: bool) -> None:
+    recipe = recipe_of(replace(WISH, role=role, attractor=True, soft_masks=True), "Playground", 5)
+    assert (recipe.attractor, recipe.soft_masks) == (wanted, wanted)
 
 
 def test_pictures_on_the_way_take_no_more_than_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,11 @@
 """The contact sheet shows what is learned from: each crop, its mask, and which pictures are held out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from concept_loom.personalization.contact_sheet import HELD_OUT, SHEET, contact_sheet
+from concept_loom.personalization.augment import Augmentation, training_latents
+from concept_loom.personalization.contact_sheet import HELD_OUT, SHEET, contact_sheet, masks_sheet
 from concept_loom.personalization.dataset import dataset_of, view
 from concept_loom.personalization.pictures import Picture, picture_from
 
@@ -41,3 +44,19 @@ def test_held_out_pictures_come_last_in_a_frame() -> None:
 def test_any_number_of_pictures_fits_on_the_sheet(count: int, columns: int, rows: int) -> None:
     shape = contact_sheet(dataset_of([plain(f"{i}", i / count) for i in range(count)])).shape
     assert shape[2] <= SHEET and shape[1] * columns == shape[2] * rows
+
+
+def test_the_masks_that_learning_uses_are_shown_on_their_own_pictures() -> None:
+    dataset = dataset_of([plain(f"{i}.png", i / 10) for i in range(1, 6)], holdout=1)
+    size = (64, 64)
+    latents = training_latents(dataset, size, Augmentation(views=2), 0, lambda one: torch.zeros(len(one), 4, 8, 8))
+    assert torch.equal(masks_sheet(dataset, latents, 2), contact_sheet(dataset))
+    own = latents.masks.clone()
+    own[2:4] = 0  # both views of the second training picture
+    left_out = masks_sheet(dataset, replace(latents, masks=own), 2)
+    names = sorted(picture.name for picture in dataset.training)
+    row, column = divmod(names.index(dataset.training[1].name), 3)
+    side = left_out.shape[2] // 3
+    changed = (left_out != contact_sheet(dataset)).any(-1)[0]
+    assert changed[row * side : (row + 1) * side, column * side : (column + 1) * side].all()
+    assert int(changed.sum()) == side * side

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from concept_loom.personalization.asked import Asked
-from concept_loom.personalization.scorecard import COLUMNS, Drawn, Scorecard, scorecard, unscored
+from concept_loom.personalization.scorecard import COLUMNS, Drawn, Scorecard, Vectors, scorecard, unscored
 from concept_loom.personalization.scores import Real
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,7 +25,7 @@ LEARNED = Drawn(near(THING, 6, 0.1, 3), near(CLASS, 6, 0.1, 4), None)
 
 
 def card(drawn: Drawn = LEARNED, real: Real = REAL, withheld: dict[str, str] | None = None) -> Scorecard:
-    return scorecard("mug", "mug", PROMPTS, drawn, real, withheld or {})
+    return scorecard("mug", "mug", PROMPTS, Vectors(drawn, real), withheld or {})
 
 
 def test_what_was_learned_is_near_the_ceiling_and_said() -> None:
@@ -70,7 +70,7 @@ def test_without_an_image_encoder_every_score_is_withheld_with_its_reason() -> N
     one = unscored("mug", "mug", PROMPTS, 3, "nothing to see with")
     data = json.loads(json.dumps(one.data()))
     assert data["withheld"] == dict.fromkeys(COLUMNS, "nothing to see with")
-    assert [prompt[score] for prompt in data["prompts"] for score in COLUMNS] == [None] * 10
+    assert [prompt[score] for prompt in data["prompts"] for score in COLUMNS] == [None] * 2 * len(COLUMNS)
     assert one.table().count("nothing to see with") == 1 and one.caption(0, True) == ("", "")
 
 
@@ -80,3 +80,14 @@ def test_the_data_hold_what_the_table_says() -> None:
     assert data["overall"][1]["identity"] == pytest.approx(card().overall()[1].identity)
     assert data["withheld"] == {"text": "no text"} and data["overall"][1]["text"] is None
     assert [one["without_placeholder"] for one in data["prompts"]] == ["mug here", "mug there"]
+
+
+def test_things_cut_out_decide_and_the_whole_picture_stands_beside_them() -> None:
+    """Whole pictures share a setting with the training ones; only the concept's things are the thing."""
+    setting = Drawn(near(THING, 6, 0.01, 5), near(THING, 6, 0.01, 6), None)
+    one = scorecard("mug", "mug", PROMPTS, Vectors(setting, REAL), {}, Vectors(LEARNED, REAL))
+    floor, ours, _ = one.overall()
+    assert ours.closed == pytest.approx(1, abs=0.2) and floor.closed == 0
+    assert floor.whole > 0.9 > floor.identity
+    assert "cut out" in one.table() and "whole" in one.table().splitlines()[1]
+    assert "cut out" not in card().table() and card().overall()[1].whole is None

@@ -73,7 +73,7 @@ def test_text_is_each_pictures_likeness_to_its_own_prompt() -> None:
 def test_means_of_some_pictures_are_those_of_these() -> None:
     every = scores.marks(at(0, 60, 90), Real(at(0), NONE))
     assert scores.means(every, slice(1, 3)).identity == pytest.approx(0.25)
-    assert scores.means(every) == pytest.approx((0.5, None, None, None))
+    assert scores.means(every) == pytest.approx((0.5, None, None, None, None))
 
 
 def test_a_gain_that_all_pictures_share_is_sure_and_one_of_single_pictures_is_not() -> None:
@@ -109,3 +109,14 @@ def test_pictures_that_point_away_from_their_prompts_are_not_read() -> None:
     texts = torch.eye(5)
     assert scores.reads_pictures(texts, texts)
     assert not scores.reads_pictures(0.01 * texts - 0.2, texts)  # in the right order, and all below 0
+
+
+def test_a_copy_is_too_near_as_a_whole_and_as_a_thing() -> None:
+    real = Real(at(0, 20, 40), NONE)
+    same_setting, same_thing = at(1, 90, 1), at(90, 1, 1)
+    whole, things = (scores.marks(one, real, one) for one in (same_setting, same_thing))
+    found = scores.of_things(whole, things)
+    assert whole.copies.tolist() == [True, False, True] and things.copies.tolist() == [False, True, True]
+    assert found.copies.tolist() == [False, False, True]
+    assert torch.equal(found.identity, things.identity) and torch.equal(found.whole, whole.identity)
+    assert scores.of_things(whole, things._replace(copies=None)).copies is None
