@@ -41,9 +41,8 @@ def embeddings_in(tensors: Mapping[str, Tensor], path: Path, bases: Sequence[Bas
 def embedding_tensors(concept: Concept) -> dict[str, Tensor]:
     """What the file of an exported embedding holds."""
     embeddings = {key: one.detach().cpu().contiguous() for key, one in concept.embeddings.items()}
-    if len(concept.info.base.encoders) == 1:
-        return {ALONE: one for one in embeddings.values()}
-    return {f"{ENCODER}{key}": one for key, one in embeddings.items()}
+    alone = len(concept.info.base.encoders) == 1
+    return {ALONE if alone else f"{ENCODER}{key}": one for key, one in embeddings.items()}
 
 
 def prompt_of(concept: Concept, name: str) -> str:

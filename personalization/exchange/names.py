@@ -1,6 +1,6 @@
 """What LoRA files call the layers at our sites: as in the original checkpoints, and as in diffusers.
 
-    Site("input", 4, 0)    input_blocks.4.1.transformer_blocks.0    down_blocks.1.attentions.0.transformer_blocks.0
+Site("input", 4, 0)    input_blocks.4.1.transformer_blocks.0    down_blocks.1.attentions.0.transformer_blocks.0
 """
 
 from __future__ import annotations

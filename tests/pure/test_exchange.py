@@ -78,7 +78,9 @@ def test_embeddings_of_every_layout_become_a_word(tmp_path, family, tensors, slo
 @pytest.mark.parametrize("suffix", [".pt", ".bin"])
 def test_pickled_files_are_read_as_plain_tensors(tmp_path, suffix):
     vector = torch.randn(2, 768)
-    torch.save({"string_to_token": {"*": 265}, "string_to_param": {"*": vector}, "name": "toy"}, tmp_path / f"a{suffix}")
+    torch.save(
+        {"string_to_token": {"*": 265}, "string_to_param": {"*": vector}, "name": "toy"}, tmp_path / f"a{suffix}"
+    )
     torch.save({"<toy>": torch.nn.Parameter(vector)}, tmp_path / f"b{suffix}")
     for name in "ab":
         assert torch.equal(imported(tmp_path / f"{name}{suffix}", TOLD).concept.embeddings["l"], vector)
