@@ -109,12 +109,18 @@ def woven():
         one.remove()
 
 
+def quiet(concept):
+    """At three times a context's own size, as in the other tests, rounding alone reaches 1e-4."""
+    rows = {name: one if name.startswith("embedding") else one / 3 for name, one in concept.tensors().items()}
+    return concept.with_tensors(rows)
+
+
 PARTS = {
-    "context rows": lambda family: tiny.concept("mug", "mug", family, trained=False),
+    "context rows": lambda family: quiet(tiny.concept("mug", "mug", family, trained=False)),
     "embedding": lambda family: tiny.without_parts(tiny.concept("mug", "mug", family)),
-    "image tokens": lambda family: tiny.guest(ImageTokens, tiny.concept("mug", "mug", family)),
-    "nested values": lambda family: tiny.guest(NestedValues, tiny.concept("mug", "mug", family)),
-    "instruction": lambda family: tiny.guest(LatentInstruction, tiny.concept("mug", "mug", family)),
+    "image tokens": lambda family: quiet(tiny.guest(ImageTokens, tiny.concept("mug", "mug", family))),
+    "nested values": lambda family: quiet(tiny.guest(NestedValues, tiny.concept("mug", "mug", family))),
+    "instruction": lambda family: quiet(tiny.guest(LatentInstruction, tiny.concept("mug", "mug", family))),
     "low rank": lambda family: tiny.low_rank(tiny.concept("mug", "mug", family)),
 }
 HOW = {
