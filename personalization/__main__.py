@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .checkpoint import load, read_info
 from .exchange.exported import DIFFUSERS, EMBEDDING, KOHYA, exported
+from .methods import AUTO, METHODS
 
 FORMATS = {"embedding": EMBEDDING, "kohya": KOHYA, "diffusers": DIFFUSERS}
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,8 +66,9 @@ def info(request: argparse.Namespace) -> int:
         base = ", ".join(filter(None, (found.base.family, found.base.name)))
         print(f"{file.name}: <{found.placeholder}>, {found.class_word}, {found.role}, written as {found.phrase!r}")
         print(f"  by {found.method or 'an unknown method'} in {found.steps} steps, on {base}")
-        for name, text in (("note", found.note), ("author", found.author), ("license", found.license)):
-            print(*([f"  {name}: {text}"] if text else []), sep="\n", end="\n" if text else "")
+        told = {"note": found.note, "author": found.author, "license": found.license}
+        for name in filter(told.get, told):
+            print(f"  {name}: {told[name]}")
     return 0
 
 
@@ -109,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     learning.add_argument("--output", type=_path, default=ROOT / "output" / "concepts", help="where concepts go")
     learning.add_argument("--class-word", default="", help="what they show, as in: mug")
     learning.add_argument("--role", choices=("subject", "style", "both"), default="subject")
-    learning.add_argument("--method", default="auto")
+    learning.add_argument("--method", choices=(AUTO, *METHODS), default=AUTO)
     learning.add_argument("--budget", choices=("fast", "balanced", "thorough"), default="balanced")
     learning.add_argument("--seed", type=int, default=0)
     learning.add_argument("--steps", dest="train_steps", type=int, default=0, help="default: from the budget")
@@ -138,9 +140,11 @@ def _path(text: str) -> Path:
 
 
 if __name__ == "__main__":
+    from tools.refusal import Refusal
+
     try:
         sys.exit(main(sys.argv[1:]))
-    except (ValueError, OSError, RuntimeError) as error:
+    except (Refusal, ValueError, OSError, RuntimeError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
