@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..personalization.comfyui.concept_clip import weave_clip
 from ..personalization.comfyui.patch import weave_model
-from ..personalization.composition import PlacedConcept
+from ..personalization.composition import as_recommended
 from ..personalization.concept import Concept
 from ..personalization.dataset import dataset_of
 from ..personalization.pictures import Picture
@@ -32,7 +32,7 @@ from .methods import SECONDS, learned_by, learned_concept
 from .table import Table, arguments, print_table
 from .wind_tunnel import SPLIT, TRAINING, Case, Sampled, Tunnel, cases
 
-METHODS = ("quick", "layerwise")
+METHODS = ("quick", "staged fast")
 PAIRS, QUICK_PAIRS = 8, 3
 LOOK, RARE_LOOK = "look", "zxv"
 SHOWN = 8  # real pictures of a style to compare with
@@ -96,7 +96,7 @@ class Bench:
 
     def _woven(self, pair: Pair, method: str) -> Sampled:
         subject = learned_concept(self.tunnel, pair.case, method, SECONDS)
-        composition = (PlacedConcept(subject), PlacedConcept(self._style(pair, method)))
+        composition = (as_recommended(subject), as_recommended(self._style(pair, method)))
         model = weave_model(self.tunnel.playground.model, composition)
         clip = weave_clip(self.tunnel.playground.clip, composition)
         return self.tunnel.sample(pair.case, f"<{subject.info.placeholder}>", model, clip)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ..personalization.comfyui.concept_clip import weave_clip
 from ..personalization.comfyui.patch import weave_model
-from ..personalization.composition import PlacedConcept
+from ..personalization.composition import as_recommended
+from ..personalization.methods import AUTO, chosen
 from ..playground.judge import load_judge
 from ..playground.model import WEIGHTS, load
 from ..playground.scores import leaks
@@ -27,7 +28,7 @@ from .methods import closed, learned_concept
 from .table import Table, arguments, print_table
 from .wind_tunnel import SPLIT, TRAINING, Case, Sampled, Tunnel, cases
 
-METHOD, SECONDS, LONG = "quick", 20.0, 80.0
+METHOD, SECONDS, LONG = chosen(AUTO, "subject", TRAINING), 20.0, 80.0
 INSTANCES, QUICK_INSTANCES = 6, 3
 SETTINGS = PROMPTS[:5]  # photographs: their identity is the clearest
 NOISE = 2.0  # of 255, on a memorised picture
@@ -55,7 +56,7 @@ class Controls:
         return round(closed(self._identity(self.cases, made), self.floor, self.ceiling).mean, 4)
 
     def sampled(self, case: Case, learned_from: Case, seconds: float = SECONDS) -> Sampled:
-        composition = (PlacedConcept(learned_concept(self.tunnel, learned_from, METHOD, seconds)),)
+        composition = (as_recommended(learned_concept(self.tunnel, learned_from, METHOD, seconds)),)
         playground = self.tunnel.playground
         model, clip = weave_model(playground.model, composition), weave_clip(playground.clip, composition)
         return self.tunnel.sample(case, f"<{composition[0].concept.info.placeholder}>", model, clip)
