@@ -260,7 +260,7 @@ def test_a_word_that_is_not_said_is_reported(woven, caplog):
 
 
 def test_a_window_counts_in_the_pipelines_timesteps(woven):
-    plain = latents("SD 1.5", "a photo of mug")
+    plain = latents("SD 1.5", "a photo of mug mug")  # its phrase, with the class word in the slot
     rows = tiny.concept(trained=False)
     mine = woven("SD 1.5", PlacedConcept(rows, start=0.9, end=0.95))
     out = latents("SD 1.5")
