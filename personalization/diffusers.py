@@ -39,7 +39,6 @@ from .sites import Site
 log = logging.getLogger("concept_loom")
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v"}
-LAYERS = ("attn1", "attn2")
 KEPT = 16  # encodings that are known when they arrive at the UNet
 Marked = Mapping[str, Sequence[tuple[int, Mark]]]  # encoder -> rows and marks of one prompt
 Sides = Sequence[Sequence[Marked]]  # of prompts, and of negative prompts
@@ -110,9 +109,8 @@ class Woven:
         self.at_sites: list[SiteProcessor | PipelineBlock] = []
         try:
             for shape, block in found:
-                self.at_sites += [
-                    SiteProcessor(shape.site, block.get_submodule(one), self.now) for one in ("attn1", "attn2")
-                ]
+                for attention in (block.get_submodule("attn1"), block.get_submodule("attn2")):
+                    self.at_sites.append(SiteProcessor(shape.site, attention, self.now))  # one that refuses ends it
             if any(_layered(placed) for placed in self.composition):
                 self.at_sites += [PipelineBlock(shape, block, self.now) for shape, block in found]
             before = unet.register_forward_pre_hook(self._plan, with_kwargs=True)
@@ -166,9 +164,7 @@ class Woven:
             for name, tokenizer in own.items():
                 object.__setattr__(self.pipe, name, tokenizer)
 
-    def _splice(
-        self, out: list[Tensor | None], marked: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> None:
+    def _splice(self, out: list[Tensor | None], marked: Sides, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Identity mask (arXiv 2508.07341): each concept's rows are those of an encoding in which it is alone."""
         said = {mark.word for side in marked for one in side for marks in one.values() for _, mark in marks}
         words = sorted(one.word for one in self.composition if one.word in said and one.concept.embeddings)

@@ -29,8 +29,18 @@ HALF[:, :32] = 1
 MUG = "a photo of <mug>, at dawn"
 
 
+@cache
+def host_model(family):
+    """With text attention of ordinary size: the other tests' loud one makes rounding alone differ by 1e-4."""
+    model = tiny.fresh_model(family)
+    for name, weight in model.model.diffusion_model.named_parameters():
+        if ".attn2." in name and weight.ndim == 2:
+            weight.data /= 3
+    return model
+
+
 def unet_of(family):
-    host = tiny.model(family).model
+    host = host_model(family).model
     config, xl = host.model_config.unet_config, family == "SDXL"
     heads = {shape.width: shape.heads for shape in tiny.concept("mug", "mug", family).info.base.sites}
     channels = [config["model_channels"] * one for one in config["channel_mult"]]
@@ -110,7 +120,7 @@ def woven():
 
 
 def quiet(concept):
-    """At three times a context's own size, as in the other tests, rounding alone reaches 1e-4."""
+    """At a context's own size, where other tests take three times that."""
     rows = {name: one if name.startswith("embedding") else one / 3 for name, one in concept.tensors().items()}
     return concept.with_tensors(rows)
 
@@ -147,7 +157,7 @@ class Calls:
 @torch.no_grad()
 def by_comfyui(family, placed, texts, percent=0.5):
     """Contexts and the UNet's output for a batch of one sample per text, and what it was given."""
-    model = weave_model(tiny.model(family), placed)
+    model = weave_model(host_model(family), placed)
     encoder = ClipPromptEncoder(tiny.clip(family))
     contexts = [encoder.encode(text, placed) for text in texts]
     noise = torch.randn(len(texts), 4, 16, 16, generator=torch.Generator().manual_seed(5))
