@@ -128,7 +128,7 @@ def quiet(concept):
 PARTS = {
     "context rows": lambda family: quiet(tiny.concept("mug", "mug", family, trained=False)),
     "embedding": lambda family: tiny.without_parts(tiny.concept("mug", "mug", family)),
-    "image tokens": lambda family: quiet(tiny.guest(ImageTokens, tiny.concept("mug", "mug", family))),
+    "image tokens": lambda family: tiny.guest(ImageTokens, tiny.concept("mug", "mug", family)),
     "nested values": lambda family: quiet(tiny.guest(NestedValues, tiny.concept("mug", "mug", family))),
     "instruction": lambda family: quiet(tiny.guest(LatentInstruction, tiny.concept("mug", "mug", family))),
     "low rank": lambda family: tiny.low_rank(tiny.concept("mug", "mug", family)),
@@ -197,12 +197,14 @@ def test_every_part_acts_as_in_comfyui(woven, family, part, how):
     placed = (PlacedConcept(PARTS[part](family), **HOW[how]),)
     texts = [MUG, "a street at night", "the <mug> and the <Mug> mug"]
     contexts, calls = by_comfyui(family, placed, texts)
-    plain = by_diffusers(family, [text.replace("<mug>", "mug").replace("<Mug> mug", "mug") for text in texts], calls)
+    before = () if part == "embedding" else (replace(placed[0], concept=tiny.without_parts(placed[0].concept)),)
+    woven(family, *before)
+    _, plain = by_diffusers(family, texts if before else [text.replace("<mug>", "mug") for text in texts], calls)
     mine = woven(family, *placed)
     encoded, drawn = by_diffusers(family, texts, calls)
     for context, own in zip(contexts, encoded[0], strict=True):
         assert differ(own[None], context.tensor) < 1e-4
-    assert (drawn - calls.out).abs().max() < 1e-4 < 0.05 < differ(drawn[::2], plain[1][::2])
+    assert (drawn - calls.out).abs().max() < 1e-4 < 0.01 < differ(drawn[::2], plain[::2])
     (report,) = mine.reports()
     assert report.cause == "" and report.acted == report.sites
 
