@@ -138,9 +138,10 @@ HOW = {
     "strength": {"strength": 0.6},
     "region": {"region": HALF},
     "sparing": {"sparing": True},
+    "merged": {"sparing": False},
 }
 CASES = [(part, how) for part in PARTS for how in ("whole", "region")]
-CASES += [("context rows", "strength"), ("low rank", "strength"), ("low rank", "sparing")]
+CASES += [("context rows", "strength"), ("low rank", "strength"), ("low rank", "sparing"), ("low rank", "merged")]
 
 
 class Calls:

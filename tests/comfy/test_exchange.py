@@ -95,7 +95,7 @@ def test_comfyuis_lora_loader_draws_what_our_merged_layers_draw(family: str, to:
     told = ExportConcept.execute(PlacedConcept(concept), to, "set/mug").ui["text"][0]
     assert told.startswith("Saved as output/loras/set/mug.safetensors.")
     model, clip = loaded(family, "set/mug.safetensors")
-    ours = Canvas(PlacedConcept(concept), family=family)
+    ours = Canvas(PlacedConcept(concept, sparing=False), family=family)
     assert set(model.patches) == set(ours.model.patches)
     theirs = picture(model, clip, "a photo of a mug")
     plain = picture(tiny.model(family), tiny.clip(family), "a photo of a mug")
