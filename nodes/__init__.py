@@ -10,6 +10,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
     from .check import CheckComfyUI
     from .compose import ComposeConcepts, PlaceConcept
     from .dataset import ConceptDatasetNode
+    from .exchange import ExportConcept, ImportConcept
     from .files import LoadConcept, SaveConcept
     from .inspect import EvaluateConcept, StrengthSheet
     from .learn import LearnConcept
@@ -24,6 +25,8 @@ def node_classes() -> list[type[io.ComfyNode]]:
         LearnConcept,
         SaveConcept,
         LoadConcept,
+        ImportConcept,
+        ExportConcept,
         PlaceConcept,
         ComposeConcepts,
         TrainTowers,

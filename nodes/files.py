@@ -66,7 +66,7 @@ class SaveConcept(io.ComfyNode):
         cls, concept: PlacedConcept, name: str, note: str = "", author: str = "", license: str = ""
     ) -> io.NodeOutput:
         named = _named(concept, note, author, license)
-        path = free_path(folders.written_to(), _inside(name.strip() or file_name(concept.word)))
+        path = free_path(folders.written_to(), inside(name.strip() or file_name(concept.word)))
         save(named, path)
         return io.NodeOutput(ui={"text": (f"Saved as concepts/{path.relative_to(folders.written_to()).as_posix()}.",)})
 
@@ -162,7 +162,8 @@ def _missing(file: str, kept: Remembered | None) -> NoReturn:
 
 def _described(placed: PlacedConcept) -> str:
     info = placed.concept.info
-    learned = f"learned by {info.method} in {info.steps} steps on {info.base.name or info.base.family}"
+    by = f"learned by {info.method} in {info.steps} steps" if info.steps else f"from {info.method}"
+    learned = f"{by} on {info.base.name or info.base.family}"
     strength = f"Used at the recommended strength {info.strength:g}." if info.strength != 1 else ""
     return "\n".join(
         filter(None, (f"<{placed.word}>: {info.class_word}, {info.role}, {learned}.", strength, info.note))
@@ -170,19 +171,24 @@ def _described(placed: PlacedConcept) -> str:
 
 
 def _named(placed: PlacedConcept, note: str, author: str, license: str) -> Concept:
-    """Empty fields keep what the file said before; the word of this workflow becomes the concept's own."""
-    info = placed.concept.info
+    """Empty fields keep what the file said before."""
     told = {"note": note.strip(), "author": author.strip(), "license": license.strip()}
-    kept = {key: value for key, value in told.items() if value}
-    return replace(placed.concept, info=replace(info, placeholder=placed.placeholder or info.placeholder, **kept))
+    concept = spoken(placed)
+    return replace(concept, info=replace(concept.info, **{key: value for key, value in told.items() if value}))
 
 
-def _inside(name: str) -> str:
-    """A name relative to output/concepts that cannot lead out of it."""
+def spoken(placed: PlacedConcept) -> Concept:
+    """The concept with the word of this workflow as its own."""
+    info = placed.concept.info
+    return replace(placed.concept, info=replace(info, placeholder=placed.placeholder or info.placeholder))
+
+
+def inside(name: str, kind: str = folders.CONCEPTS) -> str:
+    """A name relative to the folder of `kind` in output/ that cannot lead out of it."""
     path = PurePosixPath(name.replace("\\", "/").removesuffix(folders.SUFFIX))
     if path.is_absolute() or ".." in path.parts or any(char in '<>:"|?*\0' for char in name):
         raise ValueError(
-            f"The name '{name}' cannot be used; it must stay inside output/concepts and work on every system. "
+            f"The name '{name}' cannot be used; it must stay inside output/{kind} and work on every system. "
             "Use letters, digits, spaces and / for folders."
         )
     return str(path)

@@ -1,6 +1,7 @@
 """Where our files lie: concepts in models/concepts and output/concepts, towers in models/ and output/concept_towers.
 
-extra_model_paths.yaml may add folders to either kind.
+extra_model_paths.yaml may add folders to either kind. What others made, or will use, lies where ComfyUI has it:
+models/loras, output/loras, models/embeddings; output/embeddings is added, as ComfyUI does it for LoRAs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import folder_paths
 
 CONCEPTS, TOWERS = "concepts", "concept_towers"
+FOREIGN = ("embeddings", "loras")
 SUFFIX = ".safetensors"
 
 
@@ -19,6 +21,8 @@ def register() -> None:
         folder_paths.add_model_folder_path(kind, str(Path(folder_paths.models_dir) / kind))
         folder_paths.add_model_folder_path(kind, str(written_to(kind)))
         folder_paths.folder_names_and_paths[kind][1].add(SUFFIX)
+    for kind in FOREIGN:
+        folder_paths.add_model_folder_path(kind, str(written_to(kind)))
 
 
 def written_to(kind: str = CONCEPTS) -> Path:
@@ -34,6 +38,11 @@ def all_folders(kind: str = CONCEPTS) -> list[Path]:
 def known_files(kind: str = CONCEPTS) -> list[str]:
     """Names relative to their folders, with / on every system, so that a shared workflow finds them."""
     return [name.replace("\\", "/") for name in folder_paths.get_filename_list(kind)]
+
+
+def foreign_files() -> list[str]:
+    """Embeddings and LoRAs, each under its kind: `loras/brand/mug.safetensors`."""
+    return [f"{kind}/{name}" for kind in FOREIGN for name in known_files(kind)]
 
 
 def path_of(file: str, kind: str = CONCEPTS) -> Path | None:

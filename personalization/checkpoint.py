@@ -64,13 +64,13 @@ def read_thumbnail(path: Path | str) -> bytes:
 
 def _serialised(concept: Concept) -> bytes:
     tensors = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in concept.tensors().items()}
-    metadata = {KEY: json_of(concept.info, concept.hash)} | _shown(concept)
+    metadata = {KEY: json_of(concept.info, concept.hash)} | shown(concept)
     plain = safetensors.save(tensors)
     content = plain[8 + struct.unpack("<Q", plain[:8])[0] :]
     return safetensors.save(tensors, metadata | {"modelspec.hash_sha256": f"0x{hashlib.sha256(content).hexdigest()}"})
 
 
-def _shown(concept: Concept) -> dict[str, str]:
+def shown(concept: Concept) -> dict[str, str]:
     """What model browsers read: https://github.com/Stability-AI/ModelSpec, and ComfyUI's asset browser."""
     info, trigger = concept.info, f"<{concept.info.placeholder}>"
     shown = {

@@ -95,3 +95,11 @@ class Concept:
     @property
     def parameters(self) -> int:
         return sum(math.prod(tensor.shape) for tensor in self.tensors().values())
+
+
+def channel_spans(widths: Mapping[str, int]) -> dict[str, slice]:
+    """Each text encoder's channels of the context, from the encoders' widths in the order of their channels."""
+    spans, start = {}, 0
+    for key, width in widths.items():
+        spans[key], start = slice(start, start + width), start + width
+    return spans

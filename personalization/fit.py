@@ -30,7 +30,7 @@ def _lacking(concept: Concept, base: Base) -> list[str]:
 
 
 def _note(own: Base, base: Base) -> str:
-    if own.prediction != base.prediction:
+    if own.prediction and own.prediction != base.prediction:  # files of others do not say
         return f"Learned on {own.name or 'a model'} with {own.prediction}-prediction; this model has {base.prediction}."
     if own.fingerprint and base.fingerprint and own.fingerprint != base.fingerprint:
         return f"Learned on {own.name or f'another {own.family} checkpoint'}; it may act less exactly here."

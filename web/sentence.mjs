@@ -15,6 +15,8 @@ export const LINE_NODES = new Set([
     "ConceptLoom_LearnConcept",
     "ConceptLoom_LoadConcept",
     "ConceptLoom_SaveConcept",
+    "ConceptLoom_ImportConcept",
+    "ConceptLoom_ExportConcept",
     "ConceptLoom_ComposeConcepts",
     "ConceptLoom_EvaluateConcept",
     "ConceptLoom_StrengthSheet",

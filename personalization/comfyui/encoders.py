@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -11,6 +11,7 @@ import torch
 from comfy.sd1_clip import SDClipModel
 from torch import Tensor
 
+from ..concept import channel_spans
 from .host_types import Tokenizer
 
 
@@ -60,13 +61,6 @@ def encoders_of(clip: comfy.sd.CLIP) -> dict[str, Encoder]:
 def spans_of(clip: comfy.sd.CLIP) -> dict[str, slice]:
     """Key -> the encoder's channels of the context."""
     return channel_spans({key: encoder.width for key, encoder in encoders_of(clip).items()})
-
-
-def channel_spans(widths: Mapping[str, int]) -> dict[str, slice]:
-    spans, start = {}, 0
-    for key, width in widths.items():
-        spans[key], start = slice(start, start + width), start + width
-    return spans
 
 
 def _is_clip(model: torch.nn.Module, tokenizer: object) -> TypeGuard[SDClipModel]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, pairwise
 from typing import cast
 
 import comfy.model_base
@@ -21,29 +20,25 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
-from ..attention import Call, Chunk, Plan, Window, edited, planned
+from ..attention import Call, Chunk, Plan, Window, planned
 from ..composition import Composition, PlacedConcept, woven
-from ..concept import Base
+from ..concept import Base, channel_spans
 from ..denoiser import Observer
 from ..fit import fits
-from ..guests import Instructed, Joint, Nested, Presence, appended, bring, joint
-from ..parts import Part
-from ..parts.context_rows import ContextRows
+from ..guests import bring
 from ..parts.image_tokens import ImageTokens
-from ..parts.instruction import LatentInstruction
-from ..parts.nested_values import NestedValues
+from ..reading import with_guests, with_image_tokens, with_rows
 from ..regions import Grid
 from ..report import Report, Run, reports
 from ..rows import RowCache
+from ..site_attention import SiteAttention, Watched
 from ..sites import Site
 from .concept_clip import KEY
-from .encoders import channel_spans
 from .family import base_of
 from .graph import route_here
 from .hearing import Heard, Hearing
 from .host_types import Options, Sampling
 from .low_rank import merged_sites, weave_layers
-from .site_attention import Expected, SiteAttention, Watched
 
 log = logging.getLogger("concept_loom")
 
@@ -129,15 +124,13 @@ def add_image_tokens(n: Tensor, context: Tensor, value: Tensor, extra: Options):
     site, attention = _site(extra), loom.attention
     attention.hidden = n if loom.observer else None
     guests = bring(ImageTokens, site, loom.plan.present)
-    if not guests:
-        return n, context, value
-    if _lost(site, "attn1", extra, n, loom):
+    if guests and _lost(site, "attn1", extra, n, loom):
         _note(loom.run, "placeless", site, (presence.placed for presence, _ in guests))
         return n, context, value
-    new = appended(context, guests, loom.cache)
-    attention.expected = Expected(new.shape[1], joint=joint(guests, context.shape[1], _grid(extra), context))
-    _note(loom.run, "acted", site, (presence.placed for presence, _ in guests))
-    return n, new, new if value is context else appended(value, guests, loom.cache)
+    reading = with_image_tokens(context, value, site, loom.plan, _grid(extra), loom.cache)
+    attention.expected = reading.expected
+    _note(loom.run, "acted", site, reading.acting)
+    return n, reading.context, reading.value
 
 
 @torch.compiler.disable
@@ -146,19 +139,22 @@ def edit_context(n: Tensor, context: Tensor, value: Tensor, extra: Options):
     loom: Loom | None = extra.get(KEY)
     if not loom or not loom.plan or "block" not in extra:
         return n, context, value
-    site = _site(extra)
+    site, plan, attention = _site(extra), loom.plan, loom.attention
     if context.shape[0] != extra["activations_shape"][0]:  # another pack has put prompts of its own into the batch
-        _note(loom.run, "placeless", site, (*(one.placed for one in loom.plan.everywhere), *_in_attention(loom.plan)))
+        _note(loom.run, "placeless", site, (*(one.placed for one in plan.everywhere), *_in_attention(plan)))
         return n, context, value
-    apart = value is not context and value.shape == context.shape
-    new = _edited(context, site, loom.plan, loom)
-    value = _edited(value, site, loom.plan, loom) if apart else new
-    if loom.attention is None:
-        return n, new, value
+    reading = with_rows(context, value, site, plan, loom.cache)
+    _note(loom.run, "acted", site, reading.acting)
+    if attention is None:
+        return n, reading.context, reading.value
     if _lost(site, "attn2", extra, n, loom):
-        _note(loom.run, "placeless", site, _in_attention(loom.plan))
-        return n, new, value
-    return n, *_prepared(new, value, site, _grid(extra), loom)
+        _note(loom.run, "placeless", site, _in_attention(plan))
+        return n, reading.context, reading.value
+    watched = loom.observer and Watched(loom.observer, site, cast(Tensor, attention.hidden))
+    reading = with_guests(reading.context, reading.value, site, plan, _grid(extra), loom.cache, watched)
+    attention.expected = reading.expected
+    _note(loom.run, "acted", site, reading.acting)
+    return n, reading.context, reading.value
 
 
 def _site(extra: Options) -> Site:
@@ -178,64 +174,6 @@ def _lost(site: Site, layer: str, extra: Options, n: Tensor, loom: Loom) -> bool
 
 def _in_attention(plan: Plan) -> Iterable[PlacedConcept]:
     return (*(one.placed for one in plan.regional), *(one.placed for one in plan.present))
-
-
-def _edited(context: Tensor, site: Site, plan: Plan, loom: Loom) -> Tensor:
-    new = edited(context, site, plan.everywhere, loom.cache)
-    if new is not context:
-        _note(loom.run, "acted", site, (one.placed for one in plan.everywhere if _has(one.placed, ContextRows, site)))
-    return new
-
-
-def _prepared(context: Tensor, value: Tensor, site: Site, grid: Grid, loom: Loom) -> tuple[Tensor, Tensor]:
-    """Context and value with all that is added at this site, and the attention told what to do with it."""
-    plan, attention = cast(Plan, loom.plan), cast(SiteAttention, loom.attention)  # _with_plan put both there
-    tokens, twins = context.shape[1], None
-    if plan.twins is not None:
-        new = edited(context, site, plan.regional, loom.cache)
-        if new is not context:
-            twins = Joint(plan.twins.bias(grid, tokens, context), plan.twins.touched, plan.twins.rest, tokens)
-            wide = plan.twins.widen(context, new)
-            apart = value is not context
-            value = plan.twins.widen(value, edited(value, site, plan.regional, loom.cache)) if apart else wide
-            context = wide
-            _note(loom.run, "acted", site, (o.placed for o in plan.regional if _has(o.placed, ContextRows, site)))
-    own, others = (bring(kind, site, plan.present) for kind in (NestedValues, LatentInstruction))
-    guests, start = [*own, *others], context.shape[1]
-    columns = _columns(start, guests)
-    nested = [_nested(plan, one, span, grid) for (one, _), span in zip(own, columns, strict=False)]
-    instructed = [_instructed(one, span, grid) for (one, _), span in zip(others, columns[len(own) :], strict=True)]
-    if guests:
-        apart = value is not context
-        longer = appended(context, guests, loom.cache)
-        value, context = appended(value, guests, loom.cache) if apart else longer, longer
-        _note(loom.run, "acted", site, (presence.placed for presence, _ in guests))
-    watched = loom.observer and Watched(loom.observer, site, cast(Tensor, attention.hidden))
-    if twins or guests or watched:
-        banks = context.shape[1] - start
-        attention.expected = Expected(context.shape[1], banks, twins, tuple(nested), tuple(instructed), watched)
-    return context, value
-
-
-def _columns(start: int, guests: Iterable[tuple[Presence, Tensor]]) -> list[slice]:
-    """Where each bank (m, d) stands when they are put behind `start` tokens."""
-    ends = list(accumulate((bank.shape[-2] for _, bank in guests), initial=start))
-    return [slice(*span) for span in pairwise(ends)]
-
-
-def _nested(plan: Plan, presence: Presence, columns: slice, grid: Grid) -> Nested:
-    places = plan.places_of(presence.placed)
-    return Nested(places.batch, places.token, places.u * presence.mask(grid)[places.batch], columns)
-
-
-def _instructed(presence: Presence, columns: slice, grid: Grid) -> Instructed:
-    u = presence.over(grid)
-    batch = torch.tensor(sorted(presence.samples), device=u.device)
-    return Instructed(batch, u[batch], columns)
-
-
-def _has(placed: PlacedConcept, kind: type[Part], site: Site) -> bool:
-    return any(isinstance(part, kind) and site in part.sites for part in placed.concept.parts)
 
 
 def _note(run: Run | None, what: str, site: Site, concepts: Iterable[PlacedConcept]) -> None:

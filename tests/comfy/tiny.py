@@ -137,7 +137,7 @@ def _unet(family: str, dtype: torch.dtype, channels: int = 4) -> dict[str, objec
         "num_res_blocks": [1, 1],
         "channel_mult": [1, 2],
         "transformer_depth": [1, 2] if xl else [1, 1],
-        "transformer_depth_middle": 1,
+        "transformer_depth_middle": 2 if xl else 1,
         "transformer_depth_output": [1, 1, 2, 2] if xl else [1, 1, 1, 1],
         "context_dim": CONTEXT[family],
         "use_linear_in_transformer": family != "SD 1.5",

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..denoiser import Observation, Observer
-from ..guests import Instructed, Joint, Nested, with_instruction, with_nested
-from ..sites import Site
+from .denoiser import Observation, Observer
+from .guests import Instructed, Joint, Nested, with_instruction, with_nested
+from .sites import Site
 
 
 class Watched(NamedTuple):

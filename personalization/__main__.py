@@ -1,0 +1,150 @@
+"""python -m personalization learn | evaluate | info | export: concepts without a graph, from the pack's folder.
+
+`learn` takes a folder per concept, named as its word; `class_word.txt` in it goes before --class-word. The same command
+again goes on where it stopped. A folder that fails is listed at the end, and the exit status is then 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .checkpoint import load, read_info
+from .exchange.exported import DIFFUSERS, EMBEDDING, KOHYA, exported
+from .methods import AUTO, METHODS
+
+FORMATS = {"embedding": EMBEDDING, "kohya": KOHYA, "diffusers": DIFFUSERS}
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(argv: Sequence[str]) -> int:
+    request = _parser().parse_args(argv)
+    return {"learn": learn, "evaluate": evaluate, "info": info, "export": export}[request.command](request)
+
+
+def learn(request: argparse.Namespace) -> int:
+    if not request.share and request.devices > 1:
+        return _on_every_device(request.devices)
+    from tools import host
+
+    catalogue = host.module("personalization.comfyui.catalogue")
+    folders = shared(catalogue.folders_in(request.folder), request.share)
+    request.output.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for outcome in catalogue.learned(host.canvas(request.checkpoint), folders, _wish(host, request), request.output):
+        print(
+            f"{outcome.folder.name}: {outcome.path.name if outcome.path else 'failed'}. {outcome.sentence}", flush=True
+        )
+        failed += [] if outcome.path else [outcome]
+    for outcome in failed:
+        print(f"Not learned: {outcome.folder}. {outcome.sentence}", file=sys.stderr, flush=True)
+    return int(bool(failed))
+
+
+def evaluate(request: argparse.Namespace) -> int:
+    from tools import host
+
+    catalogue, trial = host.module("personalization.comfyui.catalogue"), host.module("personalization.comfyui.trial")
+    canvas = host.canvas(request.checkpoint)
+    vision = host.vision(request.clip_vision, playground=request.checkpoint is None)
+    effort = trial.Effort(seeds=request.seeds, steps=request.steps)
+    found = catalogue.evaluated(canvas, request.concept, request.folder, vision, effort)
+    print("\n".join(filter(None, (found.card.table(), found.note))))
+    if request.json:
+        request.json.write_text(json.dumps(found.card.data(), indent=2), encoding="utf-8")
+    return 0
+
+
+def info(request: argparse.Namespace) -> int:
+    for file in request.concepts:
+        found = read_info(file)
+        base = ", ".join(filter(None, (found.base.family, found.base.name)))
+        print(f"{file.name}: <{found.placeholder}>, {found.class_word}, {found.role}, written as {found.phrase!r}")
+        print(f"  by {found.method or 'an unknown method'} in {found.steps} steps, on {base}")
+        told = {"note": found.note, "author": found.author, "license": found.license}
+        for name in filter(told.get, told):
+            print(f"  {name}: {told[name]}")
+    return 0
+
+
+def export(request: argparse.Namespace) -> int:
+    path = request.output or request.concept.with_name(f"{request.concept.stem}-{request.format}.safetensors")
+    made = exported(load(request.concept), FORMATS[request.format], path.stem)
+    if path.exists():
+        raise ValueError(f"The file '{path}' is there already; nothing is overwritten. Name another one with --output.")
+    made.save(path)
+    print(f"Saved as {path}. {made.sentence}")
+    return 0
+
+
+def shared(folders: Sequence[Path], share: str) -> list[Path]:
+    """Every n-th folder from the k-th on, for a share "k/n"; all of them for ""."""
+    first, _, of = share.partition("/")
+    return list(folders[int(first) :: int(of)]) if share else list(folders)
+
+
+def _on_every_device(devices: int) -> int:
+    """One process per device, each with its share of the folders; the worst of their exit statuses."""
+    processes = []
+    for number in range(devices):
+        seen = {name: str(number) for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")}
+        command = [sys.executable, "-m", __package__, *sys.argv[1:], "--share", f"{number}/{devices}"]
+        processes.append(subprocess.Popen(command, cwd=ROOT, env={**os.environ, **seen}))
+    return max(process.wait() for process in processes)
+
+
+def _wish(host, request: argparse.Namespace):
+    given = (request.class_word, request.role, request.method, request.budget, request.seed, request.train_steps)
+    return host.module("personalization.comfyui.lesson").Wish("", *given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m personalization", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    learning = commands.add_parser("learn", help="a concept per folder")
+    learning.add_argument("folder", type=_path, help="a folder with a folder per concept, or with pictures of one")
+    learning.add_argument("--output", type=_path, default=ROOT / "output" / "concepts", help="where concepts go")
+    learning.add_argument("--class-word", default="", help="what they show, as in: mug")
+    learning.add_argument("--role", choices=("subject", "style", "both"), default="subject")
+    learning.add_argument("--method", choices=(AUTO, *METHODS), default=AUTO)
+    learning.add_argument("--budget", choices=("fast", "balanced", "thorough"), default="balanced")
+    learning.add_argument("--seed", type=int, default=0)
+    learning.add_argument("--steps", dest="train_steps", type=int, default=0, help="default: from the budget")
+    learning.add_argument("--devices", type=int, default=1, help="processes, each on a device of its own")
+    learning.add_argument("--share", default="", help=argparse.SUPPRESS)
+    trying = commands.add_parser("evaluate", help="a concept against pictures of the same thing")
+    trying.add_argument("concept", type=_path)
+    trying.add_argument("folder", type=_path, help="pictures; those that were learned from, for gap and copies")
+    trying.add_argument("--clip-vision", type=_path, help="without it a checkpoint's pictures are drawn, not scored")
+    trying.add_argument("--seeds", type=int, default=2)
+    trying.add_argument("--steps", type=int, default=10, help="of sampling")
+    trying.add_argument("--json", type=_path, help="write the scores here")
+    for one in (learning, trying):
+        one.add_argument("--checkpoint", type=_path, help="SD 1.5, SD 2 or SDXL; default: the playground")
+    telling = commands.add_parser("info", help="what files say about themselves")
+    telling.add_argument("concepts", type=_path, nargs="+")
+    writing = commands.add_parser("export", help="an embedding or a LoRA, where a concept is one")
+    writing.add_argument("concept", type=_path)
+    writing.add_argument("format", choices=FORMATS)
+    writing.add_argument("--output", type=_path, help="default: beside the concept")
+    return parser
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().resolve()
+
+
+if __name__ == "__main__":
+    from tools.refusal import Refusal
+
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (Refusal, ValueError, OSError, RuntimeError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,75 @@
+"""A catalogue: a folder per concept, learned one after the other; a bad folder never stops the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from comfy.clip_vision import ClipVisionModel
+
+from ..checkpoint import load
+from ..composition import as_recommended
+from ..dataset import ConceptDataset, dataset_of
+from ..library import file_name
+from ..pictures import files_of, read_pictures
+from .canvas import Canvas
+from .lesson import Wish, teach
+from .trial import Effort, Tried, tried
+
+CLASS_WORD = "class_word.txt"  # in a concept's folder, where they are not all of one class
+
+
+class Outcome(NamedTuple):
+    """What became of one folder; `path` is the concept's file, None where it failed."""
+
+    folder: Path
+    path: Path | None
+    sentence: str
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders to learn from: its sub-folders, or itself. ValueError where there is nothing."""
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder '{folder}'. A folder with a folder per concept is needed. Name it.")
+    inside = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+    if not inside and not files_of(folder):
+        raise ValueError(
+            f"The folder '{folder}' holds no pictures and no folders. One folder per concept is needed, or the "
+            "pictures of one concept. Name another folder."
+        )
+    return inside or [folder]
+
+
+def learned(canvas: Canvas, folders: Sequence[Path], wish: Wish, output: Path) -> Iterator[Outcome]:
+    """One outcome per folder, in order. What was learned before is not learned again; what was broken off goes on."""
+    for folder in folders:
+        try:
+            lesson = teach(canvas, dataset_in(folder), _wish_for(folder, wish), [output], _in_silence)
+        except (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError) as error:  # one folder's own trouble
+            yield Outcome(folder, None, f"{error}")
+        else:
+            yield Outcome(folder, lesson.path, lesson.sentences[0])
+
+
+def dataset_in(folder: Path) -> ConceptDataset:
+    pictures, unread = read_pictures(folder)
+    return dataset_of(pictures, unread=unread)
+
+
+def evaluated(canvas: Canvas, file: Path, folder: Path, vision: ClipVisionModel | None, effort: Effort) -> Tried:
+    """The concept of a file against the pictures of a folder."""
+    with torch.inference_mode(False):
+        return tried(canvas, as_recommended(load(file)), dataset_in(folder), vision, effort)
+
+
+def _wish_for(folder: Path, wish: Wish) -> Wish:
+    note = folder / CLASS_WORD
+    word = note.read_text(encoding="utf-8").strip() if note.is_file() else wish.class_word
+    return replace(wish, placeholder=wish.placeholder or file_name(folder.resolve().name), class_word=word)
+
+
+def _in_silence(event: object, picture_of: Callable[..., object]) -> None:
+    """Nobody watches; previews cost time."""

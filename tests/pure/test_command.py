@@ -1,0 +1,57 @@
+"""python -m personalization: what needs no ComfyUI."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from concept_loom.personalization.__main__ import main, shared
+from concept_loom.personalization.checkpoint import save
+from concept_loom.personalization.concept import Concept, ConceptInfo
+from concept_loom.personalization.exchange.families import known_bases
+from safetensors.torch import load_file
+
+from tools.places import ROOT
+
+from .concepts import concept
+
+
+@pytest.fixture
+def word(tmp_path):
+    info = ConceptInfo("mug", "mug", "[V] mug", "mug", "subject", known_bases()[0], "textual inversion", note="for Ada")
+    save(Concept(info, {"l": torch.randn(1, 768)}), tmp_path / "mug.safetensors")
+    return tmp_path / "mug.safetensors"
+
+
+def test_info_says_what_a_file_is(word, capsys):
+    assert main(["info", str(word)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("mug.safetensors: <mug>, mug, subject") and "note: for Ada" in told and "author" not in told
+
+
+def test_an_embedding_is_exported_once_and_never_overwritten(word, capsys):
+    assert main(["export", str(word), "embedding"]) == 0
+    assert "embedding:mug-embedding mug" in capsys.readouterr().out
+    assert list(load_file(word.with_name("mug-embedding.safetensors"))) == ["emb_params"]
+    with pytest.raises(ValueError, match="nothing is overwritten"):
+        main(["export", str(word), "embedding"])
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "personalization", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_what_cannot_be_exported_ends_with_one_sentence_and_no_file(tmp_path):
+    save(replace(concept()), tmp_path / "rows.safetensors")
+    done = run("export", tmp_path / "rows.safetensors", "kohya")
+    assert done.returncode == 1 and "acts through context rows" in done.stderr and "Traceback" not in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.safetensors"]
+
+
+def test_shares_are_disjoint_and_whole():
+    folders = [Path(name) for name in "abcde"]
+    shares = [shared(folders, f"{number}/2") for number in range(2)]
+    assert shares[0] + shares[1] == [Path(name) for name in "acebd"] and shared(folders, "") == folders
