@@ -32,6 +32,7 @@ TRIALS = 3  # steps timed and thrown away when the budget is in seconds; the fir
 SNAPSHOT_SHARE = 0.02  # of the time may go to keeping snapshots
 LAST_LOOK = 0.5  # seconds that a look at the held-out pictures may take when asked to stop
 JUDGES = 2  # held-out pictures that it takes to choose a state; a single one stops far too early (README, figures)
+PRIOR_SHARE = 4  # pictures of the batch per picture of the class: prior preservation runs the model twice more for it
 GROWN = 10.0  # times its start: a tensor so large points to the learning rate
 
 
@@ -183,8 +184,8 @@ class _Run:
 
     def step(self, learning_rate: float) -> None:
         state, optimizer, generator = self.state, self.state.optimizer, self.state.generator()
-        loss = self.backward(self.draw(generator), generator)
-        if not self._sound(loss):
+        loss = self._finite(self.backward(self.draw(generator), generator))
+        if loss is None:
             raise LearningDiverged(self._likely_cause(learning_rate), self.learned(finished=False))
         if state.step % self.every == 0:
             self.check()  # here, where this batch has just shown that the state is sound
@@ -193,7 +194,7 @@ class _Run:
         optimizer.step()
         optimizer.zero_grad()
         state.random = generator.get_state()
-        state.losses.append(float(loss))
+        state.losses.append(loss)
         self.emit(Step(state.step, self.recipe.steps, state.losses[-1], self.task.clock() - self.began))
         self._preview()
 
@@ -235,8 +236,10 @@ class _Run:
     def terms(self, generator: Generator) -> Iterator[Tensor]:
         """What the recipe adds to the denoising loss, one graph at a time."""
         task, recipe, concept = self.task, self.recipe, self.composition[0].concept
-        if recipe.dpp and task.prior:
-            yield recipe.dpp * task.prior.loss(concept, max(1, recipe.batch_size // 4), generator)
+        every = max(1, PRIOR_SHARE // recipe.batch_size)  # a batch too small for a share of it takes turns instead
+        if recipe.dpp and task.prior and self.state.step % every == 0:
+            samples = max(1, recipe.batch_size // PRIOR_SHARE)
+            yield every * recipe.dpp * task.prior.loss(concept, samples, generator)
         tokens = next((part.rows for part in concept.parts if isinstance(part, ImageTokens)), {})
         if recipe.casr and tokens:
             yield recipe.casr * self_regularisation(tokens, task.means, recipe.casr_squared)
@@ -331,10 +334,12 @@ class _Run:
 
     # -- divergence
 
-    def _sound(self, loss: Tensor) -> bool:
+    def _finite(self, loss: Tensor) -> float | None:
+        """The loss, None where it or a gradient is not finite. Here alone a step waits for the device, and once."""
         grads = [tensor.grad for tensor in self.state.parameters.values() if tensor.grad is not None]
         sizes = [grad.abs().max() for grad in grads]
-        return bool(torch.stack([loss, *sizes]).isfinite().all())
+        value, *largest = torch.stack([loss, *sizes]).tolist()
+        return value if all(map(math.isfinite, (value, *largest))) else None
 
     def _likely_cause(self, learning_rate: float) -> str:
         start = self.task.start
