@@ -143,9 +143,11 @@ class Bench:
 
 
 def main(argv: list[str]) -> int:
-    wanted = arguments("overhead").parse_args(argv)
+    parser = arguments("overhead")
+    parser.add_argument("--side", type=int, help="pixels; by default 512, --quick the half")
+    wanted = parser.parse_args(argv)
     first_to_go()
-    side = SIDES[FAMILY] // (HALF if wanted.quick else 1)
+    side = wanted.side or SIDES[FAMILY] // (HALF if wanted.quick else 1)
     table = Table(wanted.json, {"bench": "overhead", "quick": wanted.quick, "model": f"{FAMILY}, {side} px, guidance"})
     table.values["device"] = device_name()
     bench = Bench(side)

@@ -58,7 +58,8 @@ CORE = {
         "lora_dtype": "fp32",
     },
 }
-STEPS, QUICK_STEPS = 9, 5  # the first one warms up, the others are whole rounds of prior preservation
+STEPS, QUICK_STEPS = 9, 3  # the first one warms up
+ROUND = 5  # ... and prior preservation comes round in four
 HALF = 2  # --quick: half the side
 
 
@@ -186,26 +187,33 @@ def _core(machine: Machine, changes: dict[str, Any], steps: int, watch: Watch) -
         comfy.utils.set_progress_bar_global_hook(None)
 
 
+class RowFailed(Exception):
+    """A row's process ended without its figures, as where memory ran out; a restart tries it again."""
+
+
 class Wanted(NamedTuple):
     family: str
     quick: bool
+    asked: int | None  # pixels
 
     @property
     def side(self) -> int:
         """Pixels."""
-        shrunk = self.quick and self.family != playground.FAMILY
-        return SIDES[self.family] // (HALF if shrunk else 1)
+        if self.family == playground.FAMILY:
+            return SIDES[self.family]
+        return self.asked or SIDES[self.family] // (HALF if self.quick else 1)
 
-    @property
-    def steps(self) -> int:
-        return QUICK_STEPS if self.quick else STEPS
+    def steps(self, method: str) -> int:
+        least = ROUND if method == "layerwise" else 0
+        return max(least, QUICK_STEPS if self.quick else STEPS)
 
 
 def in_a_process(wanted: Wanted, method: str) -> dict[str, float]:
     command = [sys.executable, str(ROOT / "dev.py"), "bench", "step", "--family", wanted.family, "--row", method]
-    done = subprocess.run([*command, *(["--quick"] if wanted.quick else [])], capture_output=True, text=True)
+    size = ["--side", str(wanted.side), *(["--quick"] if wanted.quick else [])]
+    done = subprocess.run([*command, *size], capture_output=True, text=True)
     if done.returncode:
-        return {"failed": done.returncode}  # pyright: ignore[reportReturnType]
+        raise RowFailed(f"it ended with {done.returncode}: {(done.stderr.splitlines() or [''])[-1][:200]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -218,18 +226,19 @@ def first_to_go() -> None:
 def main(argv: list[str]) -> int:
     parser = arguments("step")
     parser.add_argument("--family", choices=(*full_size.UNETS, playground.FAMILY), help="only this one")
+    parser.add_argument("--side", type=int, help="pixels; by default what the family was trained at, --quick the half")
     parser.add_argument("--sdxl", action="store_true", help="SDXL too; its weights take 10 GB in fp32")
     parser.add_argument("--row", choices=(*OURS, *CORE), help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     if given.row:
         first_to_go()
-        wanted = Wanted(given.family, given.quick)
-        print(json.dumps(measured(machine_of(given.family, wanted.side), given.row, wanted.steps)))
+        wanted = Wanted(given.family, given.quick, given.side)
+        print(json.dumps(measured(machine_of(given.family, wanted.side), given.row, wanted.steps(given.row))))
         return 0
     families = [given.family] if given.family else ["SD 1.5", playground.FAMILY, *(["SDXL"] if given.sdxl else [])]
-    table = Table(given.json, {"bench": "step", "quick": given.quick})
+    table = Table(given.json, {"bench": "step", "quick": given.quick, "side": given.side})
     for family in families:
-        _measure(table, Wanted(family, given.quick))
+        _measure(table, Wanted(family, given.quick, given.side))
     table.values |= table.values.get(families[0], {})
     table.write()
     for family in families:
@@ -238,21 +247,22 @@ def main(argv: list[str]) -> int:
 
 
 def _measure(table: Table, wanted: Wanted) -> None:
-    raw = {}
-    methods = [*CORE, *OURS]
-    for method in methods[: len(CORE) - 1] + methods[len(CORE) :] if wanted.quick else methods:
+    raw, failed = {}, {}
+    for method in (*OURS, *list(CORE)[: 2 if wanted.quick else None]):
         key = f"{wanted.family}: {method}"
-        raw[method] = table.once(key, lambda method=method: in_a_process(wanted, method))
-        print(f"{key}: {raw[method]}", flush=True)
+        try:
+            raw[method] = table.once(key, lambda method=method: in_a_process(wanted, method))
+        except RowFailed as error:
+            failed[method] = str(error)
+        print(f"{key}: {raw.get(method) or failed[method]}", flush=True)
     about = f"{wanted.family}, {wanted.side} px, batch 1"
-    table.values[wanted.family] = {"model": about, "device": device_name(), **compared(raw)}
+    table.values[wanted.family] = {"model": about, "device": device_name(), **compared(raw), "failed": failed}
     table.write()
 
 
 def compared(raw: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Steps in units of their own process's floor; the peer's too, so that a busy machine does not tilt the ratio."""
-    good = {method: one for method, one in raw.items() if "step_s" in one}
-    floors = {method: one["step_s"] / one["floor_s"] for method, one in good.items()}
+    floors = {method: one["step_s"] / one["floor_s"] for method, one in raw.items()}
     peer = next(iter(CORE))
     rows = [
         {
@@ -261,12 +271,11 @@ def compared(raw: dict[str, dict[str, float]]) -> dict[str, Any]:
             "ratio_to_floor": round(floors[method], 3),
             "ratio_to_core": round(floors[method] / floors[peer], 3) if peer in floors else None,
             "peak_bytes": one["peak_bytes"],
-            "core_peak_bytes": good[peer]["peak_bytes"] if peer in good else None,
+            "core_peak_bytes": raw[peer]["peak_bytes"] if peer in raw else None,
         }
-        for method, one in good.items()
+        for method, one in raw.items()
     ]
-    medians = {name: median(one[name] for one in good.values()) for name in ("forward_s", "floor_s")} if good else {}
-    return {**medians, "rows": rows, "failed": sorted(set(raw) - set(good))}
+    return {name: median(one[name] for one in raw.values()) for name in ("forward_s", "floor_s")} | {"rows": rows}
 
 
 def show(values: dict) -> None:
@@ -285,4 +294,7 @@ def show(values: dict) -> None:
         for row in values["rows"]
     ]
     print_table(heads, rows)
-    print(f"Peaks are {where}. Did not run: {', '.join(values['failed']) or 'none'}.\n")
+    print(f"Peaks are {where}.")
+    for method, why in values["failed"].items():
+        print(f"{method} did not run: {why}")
+    print(flush=True)

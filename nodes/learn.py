@@ -67,7 +67,7 @@ class LearnConcept(io.ComfyNode):
         attractor: bool = False,
     ) -> io.NodeOutput:
         wish = Wish(placeholder, class_word, role, method, budget, seed, steps, learning_rate, batch_size, attractor)
-        with explained(LearningProgress(), wish, dataset, model) as show:
+        with explained(LearningProgress(cls.hidden.unique_id), wish, dataset, model) as show:
             lesson = teach(Canvas(model, clip, vae), dataset, wish, all_folders(), show)
         if not lesson.finished:
             _cancelled[cls.hidden.unique_id] += 1

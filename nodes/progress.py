@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ from comfy.utils import ProgressBar
 from torch import Tensor
 
 from ..personalization.concept import Concept
-from ..personalization.learned import Event, Preview, Step
+from ..personalization.learned import Event, Planned, Preview, Step
 from ..personalization.thumbnail import image_of
 
 PREVIEW_SHARE = 0.2  # of the time since the start may go to pictures
@@ -19,8 +20,8 @@ PREVIEW_SIDE = 512
 class LearningProgress:
     """Interrupts reach the learner from here too: the bar's hook raises them."""
 
-    def __init__(self) -> None:
-        self.bar = ProgressBar(1)
+    def __init__(self, node: str = "") -> None:
+        self.node, self.bar = node, ProgressBar(1)
         self.began, self.spent, self.last = time.perf_counter(), 0.0, 0.0
 
     def __call__(self, event: Event, picture_of: Callable[[Concept], Tensor | None]) -> None:
@@ -28,6 +29,14 @@ class LearningProgress:
             self.bar.update_absolute(event.step, event.steps)
         elif isinstance(event, Preview) and self._has_time():
             self._show(event, picture_of)
+        elif isinstance(event, Planned):
+            self._say(event.sentence)
+
+    def _say(self, sentence: str) -> None:
+        """On the node, while it runs."""
+        server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+        if server is not None and self.node:
+            server.send_progress_text(sentence, self.node, server.client_id)
 
     def _has_time(self) -> bool:
         return self.spent + self.last <= PREVIEW_SHARE * (time.perf_counter() - self.began)

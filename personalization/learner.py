@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -86,6 +87,15 @@ def learn(task: LearnTask, on_event: Callable[[Event], None] = lambda event: Non
                 raise
             finished = False
         return run.learned() if finished else run.stopped()
+
+
+def rehearsals(task: LearnTask) -> Iterator[Callable[[], object]]:
+    """Per stage the forward of a step on one picture, with copies of the tensors: nothing is learned from it."""
+    for stage in task.recipe.stages:
+        recipe = replace(task.recipe, stages=(stage,), batch_size=1, steps=1)
+        run = _Run(replace(task, recipe=recipe, snapshot=None), lambda event: None)
+        batch = run.draw(torch.Generator().manual_seed(task.seed))
+        yield partial(run.forward, batch)
 
 
 class _Run:
@@ -203,6 +213,14 @@ class _Run:
 
     def backward(self, batch: Batch, generator: Generator) -> Tensor:
         """The batch's mean loss, the gradients of the whole objective left in the trained tensors."""
+        loss, objective = self.forward(batch)
+        objective.backward()
+        for term in self.terms(generator):
+            term.backward()
+        return loss.detach()
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The batch's mean loss, and with it what is asked of the same pass."""
         denoiser = self.task.denoiser
         x0 = batch.x0.to(denoiser.device)
         sigma = denoiser.sigma_at(batch.percent).to(x0)  # (b,)
@@ -222,10 +240,7 @@ class _Run:
         loss = denoising_loss(denoised, x0, weight, mask).mean()
         beside = calibration.loss(self.stage.w_mean, self.stage.w_var) if calibration else 0.0
         apart = self.recipe.contrast * contrast.loss() if contrast else 0.0
-        (loss + beside + apart).backward()
-        for term in self.terms(generator):
-            term.backward()
-        return loss.detach()
+        return loss, loss + beside + apart
 
     def calibration(self, contexts: Sequence[Context]) -> Calibration | None:
         """Where the stage weighs it, what watches the attention of one pass."""
