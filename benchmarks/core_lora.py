@@ -62,11 +62,11 @@ class Lora:
     def trained(self, tunnel: Tunnel, lesson: Lesson) -> dict[str, Tensor]:
         """As many steps as fit in the seconds, which two short runs tell beforehand."""
         began = time.perf_counter()
-        _trained(tunnel, lesson, self.rate, 3)
+        trained_lora(tunnel, lesson, self.rate, 3)
         start_up = time.perf_counter() - began
-        _trained(tunnel, lesson, self.rate, 9)
+        trained_lora(tunnel, lesson, self.rate, 9)
         per_step = max((time.perf_counter() - began - 2 * start_up) / 6, 1e-3)
-        return _trained(tunnel, lesson, self.rate, max(1, int(self.seconds / per_step)))
+        return trained_lora(tunnel, lesson, self.rate, max(1, int(self.seconds / per_step)))
 
     def on(self, model: ModelPatcher, weights: dict[str, Tensor]) -> ModelPatcher:
         return cast(ModelPatcher, comfy.sd.load_lora_for_models(model, None, dict(weights), self.strength, 0)[0])
@@ -90,7 +90,8 @@ def train_lora(model: ModelPatcher, samples: Tensor, positive: list, options: di
 
 
 @torch.inference_mode()  # as the host runs its nodes
-def _trained(tunnel: Tunnel, lesson: Lesson, rate: float, steps: int) -> dict[str, Tensor]:
+def trained_lora(tunnel: Tunnel, lesson: Lesson, rate: float, steps: int) -> dict[str, Tensor]:
+    """After so many steps of the node on the playground."""
     playground = tunnel.playground
     samples = playground.vae.encode(lesson.pictures.float() / 255)
     clip = playground.clip

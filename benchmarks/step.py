@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..personalization.augment import TrainingLatents
 from ..personalization.comfyui.canvas import SIDES
+from ..personalization.comfyui.memory import Way, room_for
 from ..personalization.comfyui.session import Session, training_session
 from ..personalization.learned import Event, Step
 from ..personalization.learner import LearnTask, learn
@@ -36,7 +37,7 @@ from ..personalization.recipe import recipe_for
 from ..playground import model as playground
 from . import full_size
 from .core_lora import DEFAULTS, train_lora
-from .gauge import clock, device_name, on_gpu, peak_bytes, seconds
+from .gauge import clock, device_name, on_gpu, peak_bytes, seconds, used_bytes
 from .table import Table, arguments, print_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,6 +81,7 @@ class Watch:
         self.forwards: list[float] = []
         self.floors: list[float] = []
         self.peak = 0
+        self.predicted: int | None = None  # by what Learn Concept says beforehand
         self.began = clock()
 
     def step_taken(self) -> None:
@@ -91,13 +93,14 @@ class Watch:
             self.floors.append(seconds(floor))
         self.began = clock()
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float | None]:
         """The first of each warms up. Steps are averaged: not every one does the same."""
         return {
             "forward_s": median(self.forwards[1:]),
             "floor_s": median(self.floors[1:]),
             "step_s": fmean(self.steps[1:]),
             "peak_bytes": self.peak,
+            "predicted_bytes": self.predicted,
         }
 
 
@@ -137,7 +140,7 @@ def machine_of(family: str, side: int) -> Machine:
         return Machine(model, clip, torch.randn(shape, generator=torch.Generator().manual_seed(0)))
 
 
-def measured(machine: Machine, method: str, steps: int) -> dict[str, float]:
+def measured(machine: Machine, method: str, steps: int) -> dict[str, float | None]:
     watch = Watch(machine)
     if method in CORE:
         _core(machine, CORE[method], steps, watch)
@@ -153,6 +156,8 @@ def _ours(machine: Machine, method: str, session: dict[str, bool], steps: int, w
 
     with training_session(machine.model, machine.clip, **session) as opened:
         task = _task(opened, machine.latents, method, steps)
+        room = room_for(task, opened)
+        watch.predicted = used_bytes() + room.needs(Way(session.get("checkpoint", False), 1)) - room.loaded
         watch.began = clock()
         learn(task, on_event)
 
@@ -208,7 +213,7 @@ class Wanted(NamedTuple):
         return max(least, QUICK_STEPS if self.quick else STEPS)
 
 
-def in_a_process(wanted: Wanted, method: str) -> dict[str, float]:
+def in_a_process(wanted: Wanted, method: str) -> dict[str, float | None]:
     command = [sys.executable, str(ROOT / "dev.py"), "bench", "step", "--family", wanted.family, "--row", method]
     size = ["--side", str(wanted.side), *(["--quick"] if wanted.quick else [])]
     done = subprocess.run([*command, *size], capture_output=True, text=True)
@@ -260,7 +265,7 @@ def _measure(table: Table, wanted: Wanted) -> None:
     table.write()
 
 
-def compared(raw: dict[str, dict[str, float]]) -> dict[str, Any]:
+def compared(raw: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Steps in units of their own process's floor; the peer's too, so that a busy machine does not tilt the ratio."""
     floors = {method: one["step_s"] / one["floor_s"] for method, one in raw.items()}
     peer = next(iter(CORE))
@@ -271,6 +276,7 @@ def compared(raw: dict[str, dict[str, float]]) -> dict[str, Any]:
             "ratio_to_floor": round(floors[method], 3),
             "ratio_to_core": round(floors[method] / floors[peer], 3) if peer in floors else None,
             "peak_bytes": one["peak_bytes"],
+            "predicted_bytes": one["predicted_bytes"],
             "core_peak_bytes": raw[peer]["peak_bytes"] if peer in raw else None,
         }
         for method, one in raw.items()
@@ -283,12 +289,13 @@ def show(values: dict) -> None:
     print(
         f"{values['model']} on {values['device']}: forward {values['forward_s']:.2f} s, floor {values['floor_s']:.2f} s"
     )
-    heads = ("step", "s", "x floor", "x core", "peak GB", "x core's")
+    heads = ("step", "s", "x floor", "x core", "peak GB", "foretold", "x core's")
     rows = [
         (
             row["method"],
             *(row[name] for name in ("step_s", "ratio_to_floor", "ratio_to_core")),
             row["peak_bytes"] / 1e9,
+            row["predicted_bytes"] and row["predicted_bytes"] / 1e9,
             row["core_peak_bytes"] and row["peak_bytes"] / row["core_peak_bytes"],
         )
         for row in values["rows"]
