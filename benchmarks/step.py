@@ -42,14 +42,8 @@ from .table import Table, arguments, print_table
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / ".loom" / "cache" / "random"
-OURS = {
-    "quick": {},
-    "layerwise": {},
-    "nested": {},
-    "textual inversion": {},
-    "staged fast": {},
-    "quick, checkpointed": {"checkpoint": True},
-}
+CHECKPOINTED = ("quick, checkpointed",)
+OURS = ("quick", "layerwise", "nested", "textual inversion", "staged fast", *CHECKPOINTED)
 CORE = {
     "core Train LoRA": {},
     "core Train LoRA, checkpointing off": {"gradient_checkpointing": False},
@@ -145,19 +139,19 @@ def measured(machine: Machine, method: str, steps: int) -> dict[str, float | Non
     if method in CORE:
         _core(machine, CORE[method], steps, watch)
     else:
-        _ours(machine, method.partition(",")[0], OURS[method], steps, watch)
+        _ours(machine, method.partition(",")[0], method in CHECKPOINTED, steps, watch)
     return watch.figures()
 
 
-def _ours(machine: Machine, method: str, session: dict[str, bool], steps: int, watch: Watch) -> None:
+def _ours(machine: Machine, method: str, checkpoint: bool, steps: int, watch: Watch) -> None:
     def on_event(event: Event) -> None:
         if isinstance(event, Step):
             watch.step_taken()
 
-    with training_session(machine.model, machine.clip, **session) as opened:
+    with training_session(machine.model, machine.clip, checkpoint) as opened:
         task = _task(opened, machine.latents, method, steps)
         room = room_for(task, opened)
-        watch.predicted = used_bytes() + room.needs(Way(session.get("checkpoint", False), 1)) - room.loaded
+        watch.predicted = used_bytes() + room.needs(Way(checkpoint, 1)) - room.loaded
         watch.began = clock()
         learn(task, on_event)
 
