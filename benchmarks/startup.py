@@ -16,7 +16,7 @@ from .gauge import device_name, on_gpu
 from .table import Table, arguments, print_table
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNS, QUICK_RUNS = 9, 5
+RUNS, QUICK_RUNS = 9, 3
 LOADS = """
 import asyncio, json, sys, time
 root, cpu = sys.argv[1], sys.argv[2] == "cpu"
