@@ -46,6 +46,7 @@ def _demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--class-word", metavar="WORD", help="what they show, as in: mug")
     demo.add_argument("--placeholder", metavar="NAME", help="the word to learn, as in: <mug>")
     demo.add_argument("--checkpoint", type=Path, metavar="FILE", help="an SD 1.5 or SDXL checkpoint to learn on")
+    demo.add_argument("--clip-vision", type=Path, metavar="FILE", help="an image encoder that scores its pictures")
     demo.add_argument("--port", type=int, help="default: a free one")
 
 

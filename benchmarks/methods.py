@@ -148,6 +148,9 @@ class Bench:
     def ceiling(self) -> list[dict]:
         return [self.tunnel.ceiling(case)._asdict() for case in self.cases]
 
+    def words_alone(self) -> list[dict]:
+        return [self.tunnel.words_alone(case)._asdict() for case in self.cases]
+
     def curve(self, scratch: Path) -> dict[str, float]:
         """Identity of `quick` after so many seconds, on the first few instances."""
         few = self.cases[:CURVE_INSTANCES]
@@ -180,6 +183,8 @@ def finish(values: dict) -> None:
     rows = {row["method"]: row for row in values["rows"]}
     floor, ceiling = of(rows["class word"]), np.array([one["identity"] for one in values["ceiling_per_case"]])
     values["floor"], values["ceiling"] = round(float(floor.mean()), 4), round(float(ceiling.mean()), 4)
+    told = np.array([one["identity"] for one in values["words_alone_per_case"]])
+    values["words_alone"] = [round(v, 4) for v in closed(told, floor, ceiling)]
     for row in rows.values():
         share = closed(of(row), floor, ceiling)
         row["closed"], row["ci"] = round(share.mean, 4), [round(share.low, 4), round(share.high, 4)]
@@ -198,6 +203,7 @@ def main(argv: list[str]) -> int:
             row = table.row(name, lambda make=make: bench.row(make()))
             print(f"{name}: identity {row['identity']:.3f}, attributes {row['attributes']:.3f}", flush=True)
         table.once("ceiling_per_case", bench.ceiling)
+        table.once("words_alone_per_case", bench.words_alone)
         if not wanted.quick:
             table.once("curve", lambda: bench.curve(Path(folder)))
     finish(table.values)
@@ -219,3 +225,5 @@ def show(values: dict) -> None:
     ]
     print_table(heads, rows)
     print(f"floor {values['floor']:.3f} (class word), ceiling {values['ceiling']:.3f} (real pictures after the VAE)")
+    told, low, high = values["words_alone"]
+    print(f"a perfect drawing of the full caption's words alone would close {told:.2f} ({low:.2f}..{high:.2f})")

@@ -30,6 +30,7 @@ from ..playground.world import (
     describe,
     draw_instance,
     draw_scene,
+    namesake,
     render,
 )
 
@@ -183,6 +184,12 @@ class Tunnel:
     def ceiling(self, case: Case) -> Scores:
         """The same scores for the truth of every prompt after the VAE."""
         return self.score(case, Sampled(self.through(case.real)[:, None], case.settings))
+
+    def words_alone(self, case: Case) -> Scores:
+        """The same scores for the truth about a namesake: all that words could ever tell a model of the instance."""
+        rng = np.random.default_rng([case.seed, 61])
+        other = _pictures([_staged(rng, namesake(case.instance, rng), setting) for setting in case.settings])
+        return self.score(case, Sampled(self.through(other)[:, None], case.settings))
 
 
 def as_bytes(images: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .palette import Colour, draw_colour
+from .palette import Colour, colour_named, draw_colour
 from .patterns import ORNAMENTS, PATTERNS, PLACES
 from .shapes import DETAILS, SHAPES
 from .splits import identifier, split_of
@@ -71,6 +71,19 @@ def draw_instance(rng: np.random.Generator, class_name: str | None = None, split
         instance = _draw_any(rng, class_name)
         if split is None or split_of(identifier(instance)) == split:
             return instance
+
+
+def namesake(instance: Instance, rng: np.random.Generator) -> Instance:
+    """Another instance that `describe` would give the same words."""
+    primary, secondary = (colour_named(one.name, rng) for one in (instance.primary, instance.secondary))
+    return replace(
+        _draw_any(rng, instance.class_name),
+        primary=primary,
+        secondary=secondary,
+        pattern=instance.pattern,
+        ornament=instance.ornament,
+        ornament_colour=draw_colour(rng, (primary, secondary)),
+    )
 
 
 def vary(instance: Instance, factor: str, rng: np.random.Generator) -> Instance:

@@ -47,8 +47,11 @@ def luminance(rgb: Rgb) -> float:
 def draw_colour(rng: np.random.Generator, avoid: tuple[Colour, ...] = ()) -> Colour:
     """A colour whose name and appearance differ from those in `avoid`."""
     while True:
-        name = COLOURS[rng.integers(len(COLOURS))]
-        hue, saturation, value = (float(rng.uniform(*bounds)) for bounds in RANGES[name])
-        colour = Colour(name, round(hue % 1, 4), round(saturation, 4), round(value, 4))
-        if all(other.name != name and dist(other.rgb, colour.rgb) > APART for other in avoid):
+        colour = colour_named(COLOURS[rng.integers(len(COLOURS))], rng)
+        if all(other.name != colour.name and dist(other.rgb, colour.rgb) > APART for other in avoid):
             return colour
+
+
+def colour_named(name: str, rng: np.random.Generator) -> Colour:
+    hue, saturation, value = (float(rng.uniform(*bounds)) for bounds in RANGES[name])
+    return Colour(name, round(hue % 1, 4), round(saturation, 4), round(value, 4))

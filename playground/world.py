@@ -8,7 +8,7 @@ from .backgrounds import BACKGROUNDS, paint_background
 from .canvas import RESOLUTION, Canvas, Part, Points, Pose, ellipse
 from .captions import PROMPTS, Setting, caption, compose_caption, describe, full_caption
 from .companions import COMPANIONS
-from .instances import CLASSES, FACTORS, Instance, draw_instance, vary
+from .instances import CLASSES, FACTORS, Instance, draw_instance, namesake, vary
 from .palette import COLOURS, Colour, Rgb, luminance
 from .patterns import PLACES, ornament, pattern
 from .scenes import POSITIONS, Figure, Light, Prop, Scene, draw_scene
@@ -21,7 +21,7 @@ __all__ = [
     "BACKGROUNDS", "CLASSES", "COLOURS", "COMPANIONS", "FACTORS", "NAMED_STYLES", "PHOTO", "POSITIONS", "PROMPTS",
     "RESOLUTION", "Colour", "Figure", "Instance", "Light", "Picture", "Pose", "Prop", "Scene", "Setting", "Style",
     "Truth", "caption", "compose_caption", "describe", "draw_instance", "draw_scene", "draw_style", "full_caption",
-    "held_out", "identifier", "render", "split_of", "truth", "vary",
+    "held_out", "identifier", "namesake", "render", "split_of", "truth", "vary",
 ]  # fmt: skip
 
 HELD_OUT = 0.08

@@ -21,9 +21,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 def demo(request: Namespace, rest: list[str]) -> int:
     base = RUN / "demo"
     _check(request)
-    wanted = quickstart.Quickstart(request.images, request.class_word, request.placeholder, request.checkpoint)
-    checkpoints = request.checkpoint and request.checkpoint.resolve().parent
-    with _server(server.launch(base, request.port, checkpoints)) as running, Client(running.address) as client:
+    words = request.class_word, request.placeholder
+    wanted = quickstart.Quickstart(request.images, *words, request.checkpoint, request.clip_vision)
+    with _server(server.launch(base, request.port, wanted.models())) as running, Client(running.address) as client:
         for result in quickstart.run(client, base, wanted):
             print(result)
     return 0
@@ -34,6 +34,13 @@ def _check(request: Namespace) -> None:
         raise Refusal(f"--images is {request.images}, which is no folder. Name a folder with 3 to 20 pictures.")
     if request.checkpoint and not request.checkpoint.is_file():
         raise Refusal(f"--checkpoint is {request.checkpoint}, which is no file. Name an SD 1.5 or SDXL checkpoint.")
+    if request.clip_vision and not request.checkpoint:
+        raise Refusal(
+            "--clip-vision is there without --checkpoint. The playground has an image encoder of its own; name a "
+            "checkpoint too, or leave it out."
+        )
+    if request.clip_vision and not request.clip_vision.is_file():
+        raise Refusal(f"--clip-vision is {request.clip_vision}, which is no file. Name a CLIP vision encoder.")
 
 
 def serve(request: Namespace, rest: list[str]) -> int:

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import comfyui, torch_build
@@ -25,12 +26,12 @@ TAIL_LINES = 25
 
 @dataclass(frozen=True)
 class Launch:
-    """`base` holds the run's own models, input, output, user folders; `checkpoints` is one more folder to look in."""
+    """`base` holds the run's own models, input, output, user folders; `models` are more folders of models, by kind."""
 
     base: Path
     port: int
     cpu: bool
-    checkpoints: Path | None = None
+    models: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Server:
@@ -95,22 +96,22 @@ def free_port(wanted: int | None) -> int:
         return probe.getsockname()[1]
 
 
-def launch(base: Path, port: int | None = None, checkpoints: Path | None = None) -> Launch:
-    return Launch(base, free_port(port), not torch_build.has_accelerator(), checkpoints)
+def launch(base: Path, port: int | None = None, models: Mapping[str, Path] | None = None) -> Launch:
+    return Launch(base, free_port(port), not torch_build.has_accelerator(), models or {})
 
 
 def _command(launch: Launch) -> list[str]:
     folder = comfyui.find()
     script = [sys.executable, "-u", str(ROOT / "tools" / "run_comfyui.py"), str(folder)]
     extra = []
-    if launch.checkpoints:
-        extra = ["--extra-model-paths-config", str(_write_model_paths(launch.base, launch.checkpoints))]
+    if launch.models:
+        extra = ["--extra-model-paths-config", str(_write_model_paths(launch.base, launch.models))]
     return [*script, *comfyui.arguments(launch.base, launch.cpu), "--port", str(launch.port), *extra]
 
 
-def _write_model_paths(base: Path, checkpoints: Path) -> Path:
+def _write_model_paths(base: Path, models: Mapping[str, Path]) -> Path:
     file = base / "model_paths.yaml"  # JSON is YAML
-    file.write_text(json.dumps({"given": {"checkpoints": str(checkpoints.resolve())}}), encoding="utf-8")
+    file.write_text(json.dumps({"given": {kind: str(folder) for kind, folder in models.items()}}), encoding="utf-8")
     return file
 
 

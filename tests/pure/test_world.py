@@ -175,3 +175,12 @@ def test_two_objects_stand_left_and_right_of_each_other(rng):
 def test_a_given_subject_stands_alone_unless_a_second_is_asked_for(rng):
     instance = world.draw_instance(rng)
     assert all(world.draw_scene(rng, subject=instance).second is None for _ in range(50))
+
+
+def test_a_namesake_has_the_same_words_and_other_numbers(rng):
+    for _ in range(50):
+        one = world.draw_instance(rng)
+        other = world.namesake(one, rng)
+        assert world.describe(other) == world.describe(one)
+        assert other.primary != one.primary
+        assert (other.taper, other.build) != (one.taper, one.build)
