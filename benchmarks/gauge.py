@@ -61,12 +61,21 @@ def median_ratio(ours: list[float], theirs: list[float]) -> float:
 
 
 def peak_bytes() -> int:
-    """The most memory so far: the device's, or on the CPU this process's resident set, libraries included."""
+    """The most memory since then: the device's, or on the CPU this process's resident set, libraries included."""
     if on_gpu():
         return torch.cuda.max_memory_allocated()
     if STATUS.exists():  # ru_maxrss keeps the parent's over exec
         return int(_status("VmHWM")) << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def forget_peak() -> None:
+    """Peaks count from here: loading a checkpoint is not what is measured."""
+    gc.collect()
+    if on_gpu():
+        torch.cuda.reset_peak_memory_stats()
+    elif STATUS.exists():
+        STATUS.with_name("clear_refs").write_text("5")
 
 
 def used_bytes() -> int:

@@ -37,7 +37,7 @@ from ..personalization.recipe import recipe_for
 from ..playground import model as playground
 from . import full_size
 from .core_lora import DEFAULTS, train_lora
-from .gauge import clock, device_name, on_gpu, peak_bytes, seconds, used_bytes
+from .gauge import clock, device_name, forget_peak, on_gpu, peak_bytes, seconds, used_bytes
 from .table import Table, arguments, print_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,6 +148,7 @@ def machine_of(family: str, side: int) -> Machine:
 
 def measured(machine: Machine, method: str, steps: int) -> dict[str, float | None]:
     watch = Watch(machine)
+    forget_peak()
     if method in CORE:
         _core(machine, CORE[method], steps, watch)
     else:
