@@ -18,6 +18,7 @@ from .session import Session
 
 log = logging.getLogger("concept_loom")
 
+COPIES = 2  # of the largest weight: kernels rearrange it, forward and backward (measured on a CPU, README)
 STATES = 3  # beside a trained tensor: its gradient and AdamW's two moments
 
 
@@ -29,16 +30,18 @@ class Way(NamedTuple):
 
 
 class Room(NamedTuple):
-    """`loaded` weights and `free` memory beside them, bytes; `trained` tensors; `step` of one picture."""
+    """`loaded` weights, the `largest` of them, `free` memory beside them, bytes; `trained`; `step` of one picture."""
 
     loaded: int
+    largest: int
     free: int
     trained: int
     step: Footprint
 
     def needs(self, way: Way) -> int:
         """Bytes at the peak, weights included."""
-        return self.loaded + STATES * self.trained + self.step.of(way.batch_size, way.checkpoint)
+        beside = COPIES * self.largest + STATES * self.trained
+        return self.loaded + beside + self.step.of(way.batch_size, way.checkpoint)
 
     def has(self, way: Way) -> bool:
         return self.needs(way) <= self.loaded + self.free
@@ -84,7 +87,8 @@ def room_for(task: LearnTask, session: Session) -> Room:
     step = Footprint(*(max(sizes) for sizes in zip(*steps, strict=True)))
     trained = sum(tensor.numel() * 4 for tensor in task.start.values())
     free = int(host.get_free_memory(device))  # pyright: ignore[reportArgumentType]
-    return Room(sum(tensor.nbytes for tensor in weights), free, trained, step)
+    largest = max(tensor.nbytes for tensor in network.parameters())
+    return Room(sum(tensor.nbytes for tensor in weights), largest, free, trained, step)
 
 
 def in_memory(

@@ -50,7 +50,7 @@ def test_a_step_keeps_what_was_foretold(recipe, checkpoint) -> None:
 
 
 def room(free: float) -> Room:
-    return Room(2 * GB, int(free * GB), 0, Footprint(GB, GB // 5, 0))
+    return Room(2 * GB, 0, int(free * GB), 0, Footprint(GB, GB // 5, 0))
 
 
 @pytest.mark.parametrize(
