@@ -16,23 +16,23 @@ from torch import Tensor
 
 from ..personalization.comfyui.concept_clip import weave_clip
 from ..personalization.comfyui.patch import weave_model
-from ..personalization.composition import PlacedConcept
+from ..personalization.composition import as_recommended
 from ..personalization.concept import Concept
 from ..personalization.dataset import dataset_of
 from ..personalization.pictures import Picture
-from ..personalization.recipe import recipe_for
 from ..personalization.scores import likeness
 from ..playground.judge import load_judge
-from ..playground.model import FAMILY, WEIGHTS, load
+from ..playground.model import WEIGHTS, load
 from ..playground.scores import kept
 from ..playground.world import PROMPTS, Style, draw_instance, draw_scene, draw_style, render
 from .core_lora import RARE, Lesson, Lora, tuned
 from .judging import QUICK, figures
-from .methods import SECONDS, learned_by, learned_concept
+from .made import learned_by, learned_subject, timed
+from .methods import SECONDS
 from .table import Table, arguments, print_table
 from .wind_tunnel import SPLIT, TRAINING, Case, Sampled, Tunnel, cases
 
-METHODS = ("quick", "layerwise")
+METHODS = ("quick", "staged fast")
 PAIRS, QUICK_PAIRS = 8, 3
 LOOK, RARE_LOOK = "look", "zxv"
 SHOWN = 8  # real pictures of a style to compare with
@@ -95,21 +95,20 @@ class Bench:
         return self._scores([self._stacked(pair, lora) for pair in self.pairs], limits)
 
     def _woven(self, pair: Pair, method: str) -> Sampled:
-        subject = learned_concept(self.tunnel, pair.case, method, SECONDS)
-        composition = (PlacedConcept(subject), PlacedConcept(self._style(pair, method)))
+        subject = learned_subject(timed(method, SECONDS), self.tunnel, pair.case)
+        composition = (as_recommended(subject), as_recommended(self._style(pair, method)))
         model = weave_model(self.tunnel.playground.model, composition)
         clip = weave_clip(self.tunnel.playground.clip, composition)
         return self.tunnel.sample(pair.case, f"<{subject.info.placeholder}>", model, clip)
 
     def _style(self, pair: Pair, method: str) -> Concept:
-        recipe = replace(recipe_for(method, FAMILY, "style"), seconds=SECONDS, steps=0)
         dataset = dataset_of([Picture(f"{i}", pixels) for i, pixels in enumerate(pair.training)])
-        return learned_by(recipe, self.tunnel, dataset, (LOOK, "", "style"), pair.case.seed)
+        return learned_by(timed(method, SECONDS, "style"), self.tunnel, dataset, (LOOK, "", "style"), pair.case.seed)
 
     def _stacked(self, pair: Pair, lora: Lora) -> Sampled:
-        subject = lora.train(self.tunnel, pair.case)
+        subject = lora.train(self.tunnel, pair.case).weights
         lesson = Lesson(pair.training, f"a picture in {RARE_LOOK} style", pair.case.seed)
-        style = lora.trained(self.tunnel, lesson)
+        style = lora.trained(self.tunnel, lesson).weights
         model = lora.on(lora.on(self.tunnel.playground.model, subject), style)
         settings = tuple(replace(setting, style=RARE_LOOK) for setting in pair.case.settings)
         return self.tunnel.sample(replace(pair.case, settings=settings), f"{RARE} {pair.case.class_word}", model)

@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..personalization.comfyui.concept_clip import weave_clip
-from ..personalization.comfyui.patch import weave_model
-from ..personalization.composition import PlacedConcept
+from ..personalization.composition import as_recommended
+from ..personalization.methods import AUTO, chosen
 from ..playground.judge import load_judge
 from ..playground.model import WEIGHTS, load
 from ..playground.scores import leaks
 from ..playground.world import CLASSES, PROMPTS, draw_instance, draw_scene, render
-from .methods import closed, learned_concept
+from .made import drawn, learned_subject, timed
+from .statistics import closed_share
 from .table import Table, arguments, print_table
 from .wind_tunnel import SPLIT, TRAINING, Case, Sampled, Tunnel, cases
 
-METHOD, SECONDS, LONG = "quick", 20.0, 80.0
+METHOD, SECONDS, LONG = chosen(AUTO, "subject", TRAINING), 20.0, 80.0
 INSTANCES, QUICK_INSTANCES = 6, 3
 SETTINGS = PROMPTS[:5]  # photographs: their identity is the clearest
 NOISE = 2.0  # of 255, on a memorised picture
@@ -52,13 +52,11 @@ class Controls:
     def closed(self, learned_from: Sequence[Case]) -> float:
         """How far a concept of those pictures comes on these cases' own pictures."""
         made = [self.sampled(case, other) for case, other in zip(self.cases, learned_from, strict=True)]
-        return round(closed(self._identity(self.cases, made), self.floor, self.ceiling).mean, 4)
+        return round(closed_share(self._identity(self.cases, made), self.floor, self.ceiling).mean, 4)
 
     def sampled(self, case: Case, learned_from: Case, seconds: float = SECONDS) -> Sampled:
-        composition = (PlacedConcept(learned_concept(self.tunnel, learned_from, METHOD, seconds)),)
-        playground = self.tunnel.playground
-        model, clip = weave_model(playground.model, composition), weave_clip(playground.clip, composition)
-        return self.tunnel.sample(case, f"<{composition[0].concept.info.placeholder}>", model, clip)
+        concept = learned_subject(timed(METHOD, seconds), self.tunnel, learned_from)
+        return drawn(as_recommended(concept), self.tunnel, case)
 
     def _identity(self, cases: Sequence[Case], made: Sequence[Sampled]) -> np.ndarray:
         return np.array([self.tunnel.score(*pair).identity for pair in zip(cases, made, strict=True)])

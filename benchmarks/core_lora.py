@@ -56,23 +56,29 @@ class Lora:
     strength: float
     seconds: float
 
-    def train(self, tunnel: Tunnel, case: Case) -> dict[str, Tensor]:
+    def train(self, tunnel: Tunnel, case: Case) -> Trained:
         return self.trained(tunnel, Lesson(case.training, f"a photo of {RARE} {case.class_word}", case.seed))
 
-    def trained(self, tunnel: Tunnel, lesson: Lesson) -> dict[str, Tensor]:
+    def trained(self, tunnel: Tunnel, lesson: Lesson) -> Trained:
         """As many steps as fit in the seconds, which two short runs tell beforehand."""
         began = time.perf_counter()
         trained_lora(tunnel, lesson, self.rate, 3)
         start_up = time.perf_counter() - began
         trained_lora(tunnel, lesson, self.rate, 9)
         per_step = max((time.perf_counter() - began - 2 * start_up) / 6, 1e-3)
-        return trained_lora(tunnel, lesson, self.rate, max(1, int(self.seconds / per_step)))
+        steps = max(1, int(self.seconds / per_step))
+        return Trained(trained_lora(tunnel, lesson, self.rate, steps), steps)
 
     def on(self, model: ModelPatcher, weights: dict[str, Tensor]) -> ModelPatcher:
         return cast(ModelPatcher, comfy.sd.load_lora_for_models(model, None, dict(weights), self.strength, 0)[0])
 
     def sample(self, tunnel: Tunnel, case: Case, weights: dict[str, Tensor]) -> Sampled:
         return tunnel.sample(case, f"{RARE} {case.class_word}", self.on(tunnel.playground.model, weights))
+
+
+class Trained(NamedTuple):
+    weights: dict[str, Tensor]
+    steps: int
 
 
 class Lesson(NamedTuple):
@@ -108,7 +114,7 @@ def tuned(tunnel: Tunnel, world_seed: int, seconds: float, settings: Sequence[Se
     for rate in RATES:
         for case in others:
             lora = Lora(rate, 1.0, seconds)
-            weights = lora.train(tunnel, case)
+            weights = lora.train(tunnel, case).weights
             for strength in STRENGTHS:
                 scores = tunnel.score(case, replace(lora, strength=strength).sample(tunnel, case, weights))
                 tried[rate, strength] = tried.get((rate, strength), 0.0) + scores.identity + scores.attributes

@@ -34,6 +34,14 @@ def paired_interval(ours: Numbers, theirs: Numbers, draws: int = 4000, level: fl
     return interval(np.asarray(ours, float) - np.asarray(theirs, float), draws, level, seed)
 
 
+def closed_share(identity: Numbers, floor: Numbers, ceiling: Numbers, draws: int = 4000) -> Interval:
+    """(identity - floor) / (ceiling - floor) over the cases' means, with its bootstrap interval over cases."""
+    gained, way = (np.asarray(above, float) - np.asarray(floor, float) for above in (identity, ceiling))
+    picks = np.random.default_rng(0).integers(len(gained), size=(draws, len(gained)))
+    low, high = np.quantile(gained[picks].mean(1) / way[picks].mean(1), [0.025, 0.975])
+    return Interval(float(gained.mean() / way.mean()), float(low), float(high))
+
+
 def auc(positives: Numbers, negatives: Numbers) -> float:
     """The chance that a positive scores above a negative; ties count half (Mann-Whitney U / mn)."""
     positives, negatives = np.asarray(positives, float), np.asarray(negatives, float)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import comfy.sample
@@ -103,8 +103,15 @@ def case(world_seed: int, number: int, settings: tuple[Setting, ...]) -> Case:
     return Case(instance, shown[:TRAINING], shown[TRAINING:], real, again, settings, world_seed * 1000 + number)
 
 
-def _photo(rng: np.random.Generator, instance: Instance) -> Scene:
-    return draw_scene(rng, subject=instance, second="none", style="photo", split=SPLIT)
+def _photo(rng: np.random.Generator, instance: Instance, background: str | None = None) -> Scene:
+    return draw_scene(rng, subject=instance, second="none", style="photo", background=background, split=SPLIT)
+
+
+def before(case: Case, background: str) -> Case:
+    """The same instance, photographed for learning in front of one background only."""
+    rng = np.random.default_rng([case.seed, 31])
+    scenes = [_photo(rng, case.instance, background) for _ in range(len(case.training))]
+    return replace(case, training=_pictures(scenes))
 
 
 def setting_of(scene: Scene) -> Setting:

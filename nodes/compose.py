@@ -74,10 +74,10 @@ class PlaceConcept(io.ComfyNode):
                 io.Boolean.Input(
                     "sparing",
                     optional=True,
-                    default=False,
-                    tooltip="For concepts of the method staged. Off: its layers are merged into the model as a LoRA's "
-                    "are, at no cost and for every prompt. On: they act only in prompts with its word, and take a "
-                    "little time.",
+                    default=True,
+                    tooltip="For concepts of the method staged. On: its layers act only in prompts with its word, and "
+                    "take a little time. Off: they are merged into the model as a LoRA's are, at no cost and in every "
+                    "prompt, the negative one too; likeness falls.",
                     advanced=True,
                 ),
             ],
@@ -93,7 +93,7 @@ class PlaceConcept(io.ComfyNode):
         start: float = 0.0,
         end: float = 1.0,
         region: Tensor | None = None,
-        sparing: bool = False,
+        sparing: bool = True,
     ) -> io.NodeOutput:
         _refuse_empty_window(start, end)
         area = None if region is None else region.reshape(-1, *region.shape[-2:])[0].float().cpu()

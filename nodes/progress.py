@@ -1,8 +1,7 @@
-"""Learning as it is seen from outside: ComfyUI's progress bar, with a picture of the concept from time to time."""
+"""Learning as it is seen from outside: ComfyUI's progress bar, the time left, a picture of the concept now and then."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 
@@ -11,10 +10,14 @@ from torch import Tensor
 
 from ..personalization.concept import Concept
 from ..personalization.learned import Event, Planned, Preview, Step
+from ..personalization.outlook import outlook
 from ..personalization.thumbnail import image_of
+from .page import tell
 
 PREVIEW_SHARE = 0.2  # of the time since the start may go to pictures
 PREVIEW_SIDE = 512
+EVENT = "concept_loom.progress"  # {"node", "text"}; an empty text when it is over
+EVERY = 1.0  # seconds between two sentences
 
 
 class LearningProgress:
@@ -22,21 +25,33 @@ class LearningProgress:
 
     def __init__(self, node: str = "") -> None:
         self.node, self.bar = node, ProgressBar(1)
+        self.first: Step | None = None
+        self.told = -EVERY
         self.began, self.spent, self.last = time.perf_counter(), 0.0, 0.0
 
     def __call__(self, event: Event, picture_of: Callable[[Concept], Tensor | None]) -> None:
         if isinstance(event, Step):
             self.bar.update_absolute(event.step, event.steps)
+            self._tell(event)
         elif isinstance(event, Preview) and self._has_time():
             self._show(event, picture_of)
         elif isinstance(event, Planned):
             self._say(event.sentence)
 
-    def _say(self, sentence: str) -> None:
-        """On the node, while it runs."""
-        server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-        if server is not None and self.node:
-            server.send_progress_text(sentence, self.node, server.client_id)
+    def close(self) -> None:
+        """What was told no longer holds."""
+        self._say("")
+
+    def _say(self, text: str) -> None:
+        if self.node:
+            tell(EVENT, {"node": self.node, "text": text})
+
+    def _tell(self, step: Step) -> None:
+        self.first = self.first or step
+        text = outlook(self.first, step)
+        if text and step.seconds - self.told >= EVERY:
+            self.told = step.seconds
+            self._say(text)
 
     def _has_time(self) -> bool:
         return self.spent + self.last <= PREVIEW_SHARE * (time.perf_counter() - self.began)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from weakref import WeakValueDictionary
 
@@ -10,6 +9,7 @@ from comfy_execution.utils import get_executing_context
 
 from ..personalization.composition import Composition
 from ..personalization.report import Report
+from .page import tell
 
 EVENT = "concept_loom.report"
 
@@ -33,11 +33,8 @@ class Teller:
 
     def send(self, reports: tuple[Report, ...], prompt: str, sampler: str) -> None:
         """To the client whose prompt runs: {"node", "sampler", "prompt_id", "reports"}."""
-        server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-        if server is not None:
-            told = [{**asdict(one), "warns": one.warns} for one in reports]
-            data = {"node": self.node, "sampler": sampler, "prompt_id": prompt, "reports": told}
-            server.send_sync(EVENT, data, server.client_id)
+        told = [{**asdict(one), "warns": one.warns} for one in reports]
+        tell(EVENT, {"node": self.node, "sampler": sampler, "prompt_id": prompt, "reports": told})
 
 
 TELLERS: WeakValueDictionary[str, Teller] = WeakValueDictionary()  # by the Compose node's id

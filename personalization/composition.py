@@ -14,7 +14,7 @@ class PlacedConcept:
     """A concept in use. `region` is a mask (height, width) in 0..1 over the whole picture, None = everywhere.
 
     `start` and `end` are percents of sampling (0..1) between which the parts act. `sparing` keeps low-rank layers out
-    of conditionings without the word.
+    of conditionings without the word; else they are merged into the model, as a LoRA is.
     """
 
     concept: Concept
@@ -24,7 +24,7 @@ class PlacedConcept:
     start: float = 0.0
     end: float = 1.0
     placeholder: str = ""  # empty: the concept's own; Load Concept may rename it for a workflow
-    sparing: bool = False
+    sparing: bool = True
 
     @property
     def word(self) -> str:

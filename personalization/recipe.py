@@ -76,6 +76,7 @@ class Recipe:
     attractor: bool = False  # a word per picture that takes what is not the subject; not for styles
     contrast: float = 0.05  # weight of keeping it apart from the subject
     rank: int = 0  # of low-rank layers
+    strength: float = 1.0  # recommended for what it makes, until a Strength Sheet says better
     patience: int = 0  # held-out checks without a better one after which a stage ends; 0 = never
 
     def as_header(self) -> Mapping[str, object]:
@@ -209,11 +210,11 @@ RECIPES: dict[tuple[str, str], Sourced] = {
     ),
     ("staged", "Playground"): replace(
         _STAGED,
-        ours=replace(_OURS_STAGED, stages=_staged(5e-3, 3e-3, 3e-3, 500), steps=240, batch_size=16),
+        ours=replace(_OURS_STAGED, stages=_staged(5e-3, 3e-3, 3e-3, 500), steps=240, batch_size=16, strength=0.8),
     ),
     ("staged fast", "Playground"): replace(
         _STAGED_FAST,
-        ours=replace(_STAGED_FAST.ours, stages=_staged(5e-3, 3e-3, 5e-3, 200), steps=120, batch_size=16),
+        ours=replace(_STAGED_FAST.ours, stages=_staged(5e-3, 3e-3, 5e-3, 200), steps=120, batch_size=16, strength=0.8),
     ),
 }
 

@@ -3,12 +3,18 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { REMEMBERING_NODE, callByNamesHere, keepNote } from "./remembered.mjs";
-import { LINE_NODES, REPORT_EVENT, TOLD, heard, lineOf, lines, nodeAt, told } from "./sentence.mjs";
+import {
+    LINE_NODES, PROGRESS_EVENT, REPORT_EVENT, TOLD, heard, lineOf, lines, nodeAt, told, underway,
+} from "./sentence.mjs";
 
 app.registerExtension({
     name: "ConceptLoom.Sentences",
 
     setup() {
+        api.addEventListener(PROGRESS_EVENT, ({ detail }) => {
+            const node = nodeAt(app.rootGraph ?? app.graph, detail.node);
+            if (node?.conceptLoomLine) told(node.conceptLoomLine, underway(detail));
+        });
         api.addEventListener(REPORT_EVENT, (event) => {
             const node = nodeAt(app.rootGraph ?? app.graph, event.detail.node);
             if (!node?.conceptLoomLine) return;

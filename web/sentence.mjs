@@ -3,6 +3,9 @@
 
 export const REPORT_EVENT = "concept_loom.report";
 
+/** How far learning is, and how long it will still take here; an empty text when that is over. */
+export const PROGRESS_EVENT = "concept_loom.progress";
+
 /** The node's property that keeps what was told last: saved with the workflow, never part of a prompt. */
 export const TOLD = "concept_loom_told";
 
@@ -73,6 +76,15 @@ export function nodeAt(graph, path) {
  */
 export function lineOf(output) {
     return (output?.text ?? []).join("\n");
+}
+
+/**
+ * The line of a node that is learning; none when it is over.
+ * @param {{ text: string }} event
+ * @returns {Line[]}
+ */
+export function underway({ text }) {
+    return text ? [{ text, warns: false }] : [];
 }
 
 /**

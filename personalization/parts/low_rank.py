@@ -5,10 +5,10 @@ LoRA (Hu et al., arXiv 2106.09685, section 4.1), where AttnDreamBooth (arXiv 240
     merged:      W' = W + strength (alpha / r) B A
     activation:  W x + u (alpha / r) B A x          u = strength x prompt weight, 0 in samples without the word
 
-B starts at zero. Merged is how it is used by default, at no cost. It is then in every conditioning, with or without
-the word, and no prompt weight reaches it, as with any LoRA: that a concept acts only where its word is (promise 2 of
-DESIGN.md) holds for the activation form. That form is taken for a region, for a window, and for whoever asks for it
-(`PlacedConcept.sparing`).
+B starts at zero. A concept acts only where its word is (promise 2 of DESIGN.md): that is the activation form, and how
+it is used by default. Merged costs nothing, as any LoRA, but is then in every conditioning, with or without the word,
+and no prompt weight reaches it. Guidance then pushes less towards the subject, since the negative prompt has it too.
+Whoever asks for it (`PlacedConcept.sparing` off, no region, no window) gets it.
 """
 
 from __future__ import annotations

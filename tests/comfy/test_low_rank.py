@@ -27,8 +27,8 @@ def next_key(how):
     return next(iter(how)) if isinstance(how, dict) else None
 
 
-def placed(word="mug", family="SD 1.5", rank=3, **how):
-    return PlacedConcept(tiny.low_rank(tiny.concept(word, word, family), rank), **how)
+def placed(word="mug", family="SD 1.5", rank=3, sparing=False, **how):
+    return PlacedConcept(tiny.low_rank(tiny.concept(word, word, family), rank), sparing=sparing, **how)
 
 
 def embedded(word="mug", family="SD 1.5"):

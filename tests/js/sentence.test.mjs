@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { heard, lineOf, lines, linesOf, nodeAt, told } from "../../web/sentence.mjs";
+import { heard, lineOf, lines, linesOf, nodeAt, told, underway } from "../../web/sentence.mjs";
 
 const document = { createElement: () => ({ style: {}, textContent: "" }) };
 const element = () => ({ style: {}, ownerDocument: document, shown: [], replaceChildren(...lines) { this.shown = lines; } });
@@ -51,4 +51,12 @@ test("what is told replaces what was told before, as text and not as markup", ()
     told(node, [{ text: "<mug> did not act", warns: true }]);
     assert.equal(node.shown.length, 1);
     assert.equal(node.shown[0].textContent, "\u26a0 <mug> did not act");
+});
+
+test("learning on its way is a line, and none when it is over", () => {
+    const shown = element();
+    told(shown, underway({ text: "12 of 400 steps, about 3 minutes left on this machine." }));
+    assert.deepEqual(shown.shown.map((line) => line.textContent), ["12 of 400 steps, about 3 minutes left on this machine."]);
+    told(shown, underway({ text: "" }));
+    assert.deepEqual(shown.shown, []);
 });

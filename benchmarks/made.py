@@ -1,0 +1,128 @@
+"""What a method makes of a case of the wind tunnel: pictures, what they cost, and the row of a table over all cases."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from comfy.model_patcher import ModelPatcher
+
+from ..personalization.checkpoint import save
+from ..personalization.comfyui.canvas import Canvas, latents_of
+from ..personalization.comfyui.concept_clip import weave_clip
+from ..personalization.comfyui.patch import weave_model
+from ..personalization.comfyui.session import training_session
+from ..personalization.composition import PlacedConcept, as_recommended
+from ..personalization.concept import Concept
+from ..personalization.dataset import ConceptDataset
+from ..personalization.learner import learn
+from ..personalization.methods import Beginning, task_of
+from ..personalization.recipe import Recipe, recipe_for
+from ..playground.model import FAMILY
+from .wind_tunnel import Case, Sampled, Tunnel
+
+Words = tuple[str, str, str]  # placeholder, class word, role
+
+
+class Cost(NamedTuple):
+    seconds: float = 0.0
+    steps: int = 0
+    params: int = 0
+    file_bytes: int = 0
+
+
+class Made(NamedTuple):
+    """A method's pictures for one case and what they cost."""
+
+    sampled: Sampled
+    cost: Cost = Cost()
+
+
+Method = Callable[[Tunnel, Case], Made]
+Also = Callable[[Case, Sampled], dict[str, float]]
+
+
+def class_word(tunnel: Tunnel, case: Case) -> Made:
+    return Made(tunnel.sample(case, case.class_word))
+
+
+def full_caption(tunnel: Tunnel, case: Case) -> Made:
+    return Made(tunnel.sample(case, case.full_caption))
+
+
+def concept_method(recipe: Recipe, scratch: Path, used_on: ModelPatcher | None = None) -> Method:
+    """Learns a subject on the playground, and draws it there or on the model `used_on`."""
+
+    def make(tunnel: Tunnel, case: Case) -> Made:
+        began = time.perf_counter()
+        concept = learned_subject(recipe, tunnel, case)
+        spent = time.perf_counter() - began
+        save(concept, scratch / "concept.safetensors")
+        file_bytes = (scratch / "concept.safetensors").stat().st_size
+        cost = Cost(spent, concept.info.steps, trained_parameters(concept, recipe), file_bytes)
+        return Made(drawn(as_recommended(concept), tunnel, case, model=used_on), cost)
+
+    return make
+
+
+def drawn(
+    placed: PlacedConcept, tunnel: Tunnel, case: Case, noun: str = "", model: ModelPatcher | None = None
+) -> Sampled:
+    """The case's prompts with the concept woven in; `noun` stands for the subject, by default the concept's word."""
+    woven = weave_model(model or tunnel.playground.model, (placed,))
+    return tunnel.sample(case, noun or f"<{placed.word}>", woven, weave_clip(tunnel.playground.clip, (placed,)))
+
+
+def learned_subject(recipe: Recipe, tunnel: Tunnel, case: Case) -> Concept:
+    return learned_by(recipe, tunnel, case.dataset(), ("it", case.class_word, "subject"), case.seed)
+
+
+def learned_by(recipe: Recipe, tunnel: Tunnel, dataset: ConceptDataset, words: Words, seed: int) -> Concept:
+    """What Learn Concept does between its sockets, without a graph."""
+    canvas = Canvas(tunnel.playground.model, tunnel.playground.clip, tunnel.playground.vae)
+    base = canvas.base()
+    latents = latents_of(canvas, dataset, recipe, base, seed)
+    with training_session(canvas.model, canvas.clip) as session:
+        beginning = Beginning(session.encoder, base, recipe, *words, denoiser=session.denoiser, latents=latents)
+        return learn(task_of(beginning, seed)).concept
+
+
+def trained_parameters(concept: Concept, recipe: Recipe) -> int:
+    trained = (t for name, t in concept.tensors().items() if any(stage.includes(name) for stage in recipe.stages))
+    return sum(tensor.numel() for tensor in trained)
+
+
+def timed(method: str, seconds: float, role: str = "subject") -> Recipe:
+    """The playground's recipe of `method`, with as many steps as fit in the seconds."""
+    return replace(recipe_for(method, FAMILY, role), seconds=seconds, steps=0)
+
+
+def row(tunnel: Tunnel, cases: Sequence[Case], method: Method, also: Also = lambda case, sampled: {}) -> dict:
+    """Mean scores and costs of a method over the cases; `also` scores what only some tables ask."""
+    costs, per_case = [], []
+    for case in cases:
+        sampled, cost = method(tunnel, case)
+        costs.append(cost)
+        per_case.append({**tunnel.score(case, sampled)._asdict(), **also(case, sampled)})
+    means = {name: round(float(np.mean([one[name] for one in per_case])), 4) for name in per_case[0]}
+    return {
+        **means,
+        "gap": round(means["identity_train"] - means["identity"], 4),
+        **_spent(costs),
+        "per_case": per_case,
+    }
+
+
+def _spent(costs: Sequence[Cost]) -> dict[str, float | int]:
+    seconds, *numbers = zip(*costs, strict=True)
+    means = [int(np.mean(values)) for values in numbers]
+    return {"seconds": round(float(np.mean(seconds)), 2), **dict(zip(Cost._fields[1:], means, strict=True))}
+
+
+def of(row: dict, score: str = "identity") -> np.ndarray:
+    """A score of every case of a row."""
+    return np.array([one[score] for one in row["per_case"]])
