@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import comfy.sd
 import torch
@@ -19,6 +19,33 @@ from .wind_tunnel import Case, Sampled, Tunnel, cases
 RARE = "sks"  # DreamBooth's rare token before the class word
 RATES, STRENGTHS = (1e-3, 3e-3, 1e-2), (0.7, 1.0)
 TUNING = 2  # instances of another world, on which the peer is tuned
+DEFAULTS: dict[str, Any] = {  # the node's own
+    "batch_size": 1,
+    "steps": 16,
+    "grad_accumulation_steps": 1,
+    "learning_rate": 5e-4,
+    "rank": 8,
+    "optimizer": "AdamW",
+    "loss_function": "MSE",
+    "seed": 0,
+    "training_dtype": "bf16",
+    "lora_dtype": "bf16",
+    "quantized_backward": False,
+    "algorithm": "LoRA",
+    "gradient_checkpointing": True,
+    "checkpoint_depth": 1,
+    "offloading": False,
+    "existing_lora": "[None]",
+    "bucket_mode": False,
+    "bypass_mode": False,
+}
+TUNED = {
+    **DEFAULTS,
+    "batch_size": 16,
+    "training_dtype": "fp32",
+    "lora_dtype": "fp32",
+    "gradient_checkpointing": False,
+}
 
 
 @dataclass(frozen=True)
@@ -35,12 +62,12 @@ class Lora:
     def trained(self, tunnel: Tunnel, lesson: Lesson) -> Trained:
         """As many steps as fit in the seconds, which two short runs tell beforehand."""
         began = time.perf_counter()
-        _trained(tunnel, lesson, self.rate, 3)
+        trained_lora(tunnel, lesson, self.rate, 3)
         start_up = time.perf_counter() - began
-        _trained(tunnel, lesson, self.rate, 9)
+        trained_lora(tunnel, lesson, self.rate, 9)
         per_step = max((time.perf_counter() - began - 2 * start_up) / 6, 1e-3)
         steps = max(1, int(self.seconds / per_step))
-        return Trained(_trained(tunnel, lesson, self.rate, steps), steps)
+        return Trained(trained_lora(tunnel, lesson, self.rate, steps), steps)
 
     def on(self, model: ModelPatcher, weights: dict[str, Tensor]) -> ModelPatcher:
         return cast(ModelPatcher, comfy.sd.load_lora_for_models(model, None, dict(weights), self.strength, 0)[0])
@@ -62,35 +89,22 @@ class Lesson(NamedTuple):
     seed: int
 
 
+def train_lora(model: ModelPatcher, samples: Tensor, positive: list, options: dict[str, Any]) -> dict[str, Tensor]:
+    """What the node gives for latents (n, c, h, w) and a conditioning."""
+    listed = {name: [value] for name, value in options.items()}
+    return TrainLoraNode.execute(model=[model], latents=[{"samples": samples}], positive=[positive], **listed).args[0]
+
+
 @torch.inference_mode()  # as the host runs its nodes
-def _trained(tunnel: Tunnel, lesson: Lesson, rate: float, steps: int) -> dict[str, Tensor]:
+def trained_lora(tunnel: Tunnel, lesson: Lesson, rate: float, steps: int) -> dict[str, Tensor]:
+    """After so many steps of the node on the playground."""
     playground = tunnel.playground
     samples = playground.vae.encode(lesson.pictures.float() / 255)
     clip = playground.clip
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(lesson.prompt))
-    options = {
-        "batch_size": 16,
-        "steps": steps,
-        "grad_accumulation_steps": 1,
-        "learning_rate": rate,
-        "rank": 8,
-        "optimizer": "AdamW",
-        "loss_function": "MSE",
-        "seed": lesson.seed,
-        "training_dtype": "fp32",
-        "lora_dtype": "fp32",
-        "quantized_backward": False,
-        "algorithm": "LoRA",
-        "gradient_checkpointing": False,
-        "checkpoint_depth": 1,
-        "offloading": False,
-        "existing_lora": "[None]",
-        "bucket_mode": False,
-        "bypass_mode": False,
-    }
-    listed = {name: [value] for name, value in options.items()}
-    out = TrainLoraNode.execute(model=[playground.model], latents=[{"samples": samples}], positive=[positive], **listed)
-    return out.args[0]
+    return train_lora(
+        playground.model, samples, positive, {**TUNED, "steps": steps, "learning_rate": rate, "seed": lesson.seed}
+    )
 
 
 def tuned(tunnel: Tunnel, world_seed: int, seconds: float, settings: Sequence[Setting]) -> Lora:

@@ -27,12 +27,12 @@ class Table:
             self.write()
         return self.values[key]
 
-    def row(self, method: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The row of that method, made only if it is not there yet."""
+    def row(self, name: str, make: Callable[[], dict[str, Any]], column: str = "method") -> dict[str, Any]:
+        """The row of that name, made only if it is not there yet."""
         rows = self.values.setdefault("rows", [])
-        known = next((row for row in rows if row["method"] == method), None)
+        known = next((row for row in rows if row[column] == name), None)
         if known is None:
-            known = {"method": method, **make()}
+            known = {column: name, **make()}
             rows.append(known)
             self.write()
         return known

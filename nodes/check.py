@@ -9,7 +9,6 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..personalization.comfyui.canvas import Canvas
-from ..personalization.comfyui.promises import promises
 from ..personalization.dataset import dataset_of
 from ..personalization.pictures import read_pictures
 from ..playground.model import load
@@ -39,6 +38,8 @@ class CheckComfyUI(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
+        from ..personalization.comfyui.promises import promises  # ComfyUI's start need not wait for it
+
         model, clip, vae, _ = load()
         dataset = dataset_of(*read_pictures(EXAMPLE_PICTURES)[:1])
         with tempfile.TemporaryDirectory() as folder:

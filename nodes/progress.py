@@ -9,7 +9,7 @@ from comfy.utils import ProgressBar
 from torch import Tensor
 
 from ..personalization.concept import Concept
-from ..personalization.learned import Event, Preview, Step
+from ..personalization.learned import Event, Planned, Preview, Step
 from ..personalization.outlook import outlook
 from ..personalization.thumbnail import image_of
 from .page import tell
@@ -35,6 +35,8 @@ class LearningProgress:
             self._tell(event)
         elif isinstance(event, Preview) and self._has_time():
             self._show(event, picture_of)
+        elif isinstance(event, Planned):
+            self._say(event.sentence)
 
     def close(self) -> None:
         """What was told no longer holds."""

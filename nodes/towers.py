@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import comfy.model_patcher
 import comfy.sd
@@ -15,28 +16,19 @@ from torch import Tensor
 
 from ..personalization.comfyui.canvas import Canvas
 from ..personalization.comfyui.lesson import word_of
-from ..personalization.comfyui.towers import (
-    Pictures,
-    TowersCourse,
-    TowersLesson,
-    TowersWish,
-    make_concepts,
-    teach_towers,
-)
-from ..personalization.comfyui.vision import Vision
 from ..personalization.composition import PlacedConcept
 from ..personalization.library import file_name
 from ..personalization.pictures import PictureError
-from ..personalization.towers.chart import chart, told
-from ..personalization.towers.file import load
-from ..personalization.towers.instruct import words_of
 from ..personalization.towers.recipe import BATCH_SIZE, LEARNING_RATE, STEPS, TOKENS
-from ..personalization.towers.triplets import users_of
 from . import folders
 from .learn import LARGEST_SEED, whole
 from .pictures import folder_of
 from .progress import LearningProgress
 from .sockets import CATEGORY, SPEAKS, Concept
+
+# What they run is imported where it runs: ComfyUI's start need not wait for it.
+if TYPE_CHECKING:
+    from ..personalization.comfyui.towers import TowersLesson
 
 log = logging.getLogger("concept_loom")
 
@@ -120,6 +112,10 @@ class TrainTowers(io.ComfyNode):
         batch_size: int = 0,
         learning_rate: float = 0.0,
     ) -> io.NodeOutput:
+        from ..personalization.comfyui.towers import TowersCourse, TowersWish, teach_towers
+        from ..personalization.comfyui.vision import Vision
+        from ..personalization.towers.triplets import users_of
+
         users = users_of(_named_folder(folder))
         wish = TowersWish(seed, steps, tokens, batch_size, learning_rate)
         course = TowersCourse(Canvas(model, clip, vae), Vision(clip_vision), users, wish)
@@ -213,6 +209,12 @@ class TowerEncoder(io.ComfyNode):
         placeholder: Sequence[str] = ("mine",),
         class_word: Sequence[str] = ("picture",),
     ) -> io.NodeOutput:
+        from ..personalization.comfyui.towers import Pictures, make_concepts
+        from ..personalization.comfyui.vision import Vision
+        from ..personalization.towers.chart import chart, told
+        from ..personalization.towers.file import load
+        from ..personalization.towers.instruct import words_of
+
         pictures = Pictures(_frames(history), _frames(reference)[0])
         words = words_of(word_of(placeholder[0]), class_word[0].strip() or "picture")
         file = load(_file(towers[0]))

@@ -12,6 +12,12 @@ from .concept import Concept
 WINDOW = 10  # steps over which training losses are averaged before they are compared
 
 
+class Planned(NamedTuple):
+    """What learning needs of the memory that there is, before its first step."""
+
+    sentence: str
+
+
 class Started(NamedTuple):
     """`held_out` pictures watch over `steps` steps."""
 
@@ -41,7 +47,7 @@ class Preview(NamedTuple):
     concept: Concept
 
 
-Event = Started | Step | Held | Preview
+Event = Planned | Started | Step | Held | Preview
 
 
 @dataclass(frozen=True)

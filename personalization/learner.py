@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -32,6 +34,7 @@ TRIALS = 3  # steps timed and thrown away when the budget is in seconds; the fir
 SNAPSHOT_SHARE = 0.02  # of the time may go to keeping snapshots
 LAST_LOOK = 0.5  # seconds that a look at the held-out pictures may take when asked to stop
 JUDGES = 2  # held-out pictures that it takes to choose a state; a single one stops far too early (README, figures)
+PRIOR_SHARE = 4  # pictures of the batch per picture of the class: prior preservation runs the model twice more for it
 GROWN = 10.0  # times its start: a tensor so large points to the learning rate
 
 
@@ -85,6 +88,23 @@ def learn(task: LearnTask, on_event: Callable[[Event], None] = lambda event: Non
                 raise
             finished = False
         return run.learned() if finished else run.stopped()
+
+
+def rehearsals(task: LearnTask) -> Iterator[Callable[[], object]]:
+    """Per stage the forward of a step on one picture, with copies of the tensors: nothing is learned from it."""
+    for stage in task.recipe.stages:
+        recipe = replace(task.recipe, stages=(stage,), batch_size=1, steps=1)
+        run = _Run(replace(task, recipe=recipe, snapshot=None), lambda event: None)
+        batch = run.draw(torch.Generator().manual_seed(task.seed))
+        yield partial(run.forward, batch)
+
+
+class Asked(NamedTuple):
+    """Of one pass: the batch's mean loss, and the objective; of the attractors another, where the loss is split."""
+
+    loss: Tensor
+    objective: Tensor
+    scenery: Tensor | None = None
 
 
 class _Run:
@@ -183,8 +203,8 @@ class _Run:
 
     def step(self, learning_rate: float) -> None:
         state, optimizer, generator = self.state, self.state.optimizer, self.state.generator()
-        loss = self.backward(self.draw(generator), generator)
-        if not self._sound(loss):
+        loss = self._finite(self.backward(self.draw(generator), generator))
+        if loss is None:
             raise LearningDiverged(self._likely_cause(learning_rate), self.learned(finished=False))
         if state.step % self.every == 0:
             self.check()  # here, where this batch has just shown that the state is sound
@@ -193,7 +213,7 @@ class _Run:
         optimizer.step()
         optimizer.zero_grad()
         state.random = generator.get_state()
-        state.losses.append(float(loss))
+        state.losses.append(loss)
         self.emit(Step(state.step, self.recipe.steps, state.losses[-1], self.task.clock() - self.began))
         self._preview()
 
@@ -202,6 +222,16 @@ class _Run:
 
     def backward(self, batch: Batch, generator: Generator) -> Tensor:
         """The batch's mean loss, the gradients of the whole objective left in the trained tensors."""
+        loss, objective, scenery = self.forward(batch)
+        if scenery is None:
+            objective.backward()
+        else:
+            self.separately(objective, scenery)
+        for term in self.terms(generator):
+            term.backward()
+        return loss.detach()
+
+    def forward(self, batch: Batch) -> Asked:
         denoiser = self.task.denoiser
         x0 = batch.x0.to(denoiser.device)
         sigma = denoiser.sigma_at(batch.percent).to(x0)  # (b,)
@@ -221,14 +251,10 @@ class _Run:
         loss = denoising_loss(denoised, x0, weight, mask).mean()
         beside = calibration.loss(self.stage.w_mean, self.stage.w_var) if calibration else 0.0
         apart = self.recipe.contrast * contrast.loss() if contrast else 0.0
-        if self.task.attractors and self.recipe.mask_split:
-            inside, outside = mask_split(denoised, x0, weight, batch.mask.to(x0))
-            self.separately(inside.mean() + beside + apart, outside.mean() + apart)
-        else:
-            (loss + beside + apart).backward()
-        for term in self.terms(generator):
-            term.backward()
-        return loss.detach()
+        if not (self.task.attractors and self.recipe.mask_split):
+            return Asked(loss, loss + beside + apart)
+        inside, outside = mask_split(denoised, x0, weight, batch.mask.to(x0))
+        return Asked(loss, inside.mean() + beside + apart, outside.mean() + apart)
 
     def separately(self, subject: Tensor, scenery: Tensor) -> None:
         """Gradients of `subject` in the concept's tensors, of `scenery` in the attractors."""
@@ -245,8 +271,10 @@ class _Run:
     def terms(self, generator: Generator) -> Iterator[Tensor]:
         """What the recipe adds to the denoising loss, one graph at a time."""
         task, recipe, concept = self.task, self.recipe, self.composition[0].concept
-        if recipe.dpp and task.prior:
-            yield recipe.dpp * task.prior.loss(concept, max(1, recipe.batch_size // 4), generator)
+        every = max(1, PRIOR_SHARE // recipe.batch_size)  # a batch too small for a share of it takes turns instead
+        if recipe.dpp and task.prior and self.state.step % every == 0:
+            samples = max(1, recipe.batch_size // PRIOR_SHARE)
+            yield every * recipe.dpp * task.prior.loss(concept, samples, generator)
         tokens = next((part.rows for part in concept.parts if isinstance(part, ImageTokens)), {})
         if recipe.casr and tokens:
             yield recipe.casr * self_regularisation(tokens, task.means, recipe.casr_squared)
@@ -342,10 +370,12 @@ class _Run:
 
     # -- divergence
 
-    def _sound(self, loss: Tensor) -> bool:
+    def _finite(self, loss: Tensor) -> float | None:
+        """The loss, None where it or a gradient is not finite. Here alone a step waits for the device, and once."""
         grads = [tensor.grad for tensor in self.state.parameters.values() if tensor.grad is not None]
         sizes = [grad.abs().max() for grad in grads]
-        return bool(torch.stack([loss, *sizes]).isfinite().all())
+        value, *largest = torch.stack([loss, *sizes]).tolist()
+        return value if all(map(math.isfinite, (value, *largest))) else None
 
     def _likely_cause(self, learning_rate: float) -> str:
         start = self.task.start

@@ -31,6 +31,10 @@ class Backbone:
         self._options = _options(patcher)
         self._loom = Loom(self.base)
 
+    @property
+    def network(self) -> torch.nn.Module:
+        return self._model.diffusion_model
+
     def sigma_at(self, percent: Tensor) -> Tensor:
         """Percent of sampling -> sigma; the ends, where the host answers with infinity and 0, are drawn in a little."""
         sigmas = [float(self._sampling.percent_to_sigma(one)) for one in percent.clamp(1e-3, 1 - 1e-3).tolist()]

@@ -21,10 +21,15 @@ from .host_types import Options
 CHANGING = ("block", "block_index", "transformer_index", "activations_shape")
 
 
+def blocks_of(network: torch.nn.Module) -> list[torch.nn.Module]:
+    """What checkpointing recomputes."""
+    return [module for module in network.modules() if isinstance(module, BasicTransformerBlock | ResBlock)]
+
+
 @contextmanager
 def checkpointed(network: torch.nn.Module) -> Iterator[None]:
     """Within, transformer and residual blocks keep only their inputs for the backward pass."""
-    blocks = [module for module in network.modules() if isinstance(module, BasicTransformerBlock | ResBlock)]
+    blocks = blocks_of(network)
     try:
         for block in blocks:
             transformer = isinstance(block, BasicTransformerBlock)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +26,8 @@ from ..recipe import Recipe, recipe_for
 from ..thumbnail import jpeg_of, picture_from
 from ..unfinished import Unfinished
 from .canvas import Canvas, latents_of, learning_key, size_for
+from .gradient_checkpoint import checkpointed
+from .memory import Way, enough_memory, in_memory, room_for
 from .painter import Painter
 from .session import Session, training_session
 
@@ -33,7 +35,6 @@ BUDGETS = {"fast": 1.0, "balanced": 2.0, "thorough": 4.0}  # of the recipe's ste
 CLASS_PICTURES = ".class_pictures"  # beside the concepts
 PREVIEWS = 12
 CURVE = 500  # losses kept in the file
-LARGE = 256 << 20  # bytes of weights from which memory is worth more than a third of the time
 
 Show = Callable[[Event, Callable[[Concept], Tensor | None]], None]
 
@@ -97,13 +98,13 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         if found:
             return _remembered(*found, wish.placeholder)
         unfinished = Unfinished(folders[-1], key)
-        learned, picture, masked = _learned(_Course(canvas, dataset, base, recipe, wish, unfinished), show)
+        learned, picture, room, masked = _learned(_Course(canvas, dataset, base, recipe, wish, unfinished), show)
         concept = _finished(learned, key, picture)
         path = free_path(folders[-1], file_name(wish.placeholder))
         save(concept, path)
         if learned.finished:
             unfinished.forget()
-        told = (*_happened(learned), *_findings(dataset, base))
+        told = (*_happened(learned), room, *_findings(dataset, base))
         picture = picture_from(concept.thumbnail)
         return Lesson(concept, wish.placeholder, picture, path, told, learned.finished, masked)
 
@@ -139,42 +140,45 @@ def word_of(placeholder: str) -> str:
     return word
 
 
-def _learned(course: _Course, show: Show) -> tuple[Learned, Tensor | None, Tensor | None]:
-    """What was learned, a picture of it, and the pictures under soft masks."""
+class _Made(NamedTuple):
+    """What was learned, a picture of it, what it took of the memory, and the pictures under soft masks."""
+
+    learned: Learned
+    picture: Tensor | None
+    room: str
+    masked: Tensor | None
+
+
+def _learned(course: _Course, show: Show) -> _Made:
     canvas, recipe = course.canvas, course.recipe
     latents = latents_of(canvas, course.dataset, recipe, course.base, course.wish.seed)
-    large = canvas.model.model_size() > LARGE
     memory = enough_memory(recipe.batch_size, "Learn Concept")
-    with memory, training_session(canvas.model, canvas.clip, large, canvas.name) as session:
+    with memory, training_session(canvas.model, canvas.clip, name=canvas.name) as session:
         painter = Painter(canvas, session, recipe.templates[0], latents.train.shape[1:])
         task = _task(course, session, latents)
-        learned = _from_where_it_was(task, course.unfinished, show, painter)
+
+        def tell(event: Event) -> None:
+            show(event, painter.on_the_way)
+
+        def learned_that(way: Way) -> Learned:
+            recipe = replace(task.recipe, batch_size=way.batch_size)
+            with checkpointed(session.denoiser.network) if way.checkpoint else nullcontext():
+                return _from_where_it_was(replace(task, recipe=recipe), course.unfinished, tell)
+
+        learned, room = in_memory(room_for(task, session), recipe.batch_size, learned_that, tell)
         sketch = painter.sketched(learned)
     masked = masks_sheet(course.dataset, task.latents, recipe.augmentation.views) if recipe.soft_masks else None
-    return learned, painter.painted(sketch), masked
+    return _Made(learned, painter.painted(sketch), room, masked)
 
 
-def _from_where_it_was(task: LearnTask, unfinished: Unfinished, show: Show, painter: Painter) -> Learned:
+def _from_where_it_was(task: LearnTask, unfinished: Unfinished, tell: Callable[[Event], None]) -> Learned:
     unfinished.sweep()
     task = replace(task, snapshot=unfinished.found(task.start, task.recipe), keep=unfinished.keep)
     try:
-        return learn(task, lambda event: show(event, painter.on_the_way))
+        return learn(task, tell)
     except LearningDiverged:
         unfinished.forget()  # it would only diverge again
         raise
-
-
-@contextmanager
-def enough_memory(batch_size: int, node: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if not host.is_oom(error):
-            raise
-        raise MemoryError(
-            f"The device has too little memory for {batch_size} pictures per step. "
-            f"Lower batch_size under the advanced inputs of {node}; with 1 it needs the least."
-        ) from error
 
 
 def _task(course: _Course, session: Session, latents: TrainingLatents) -> LearnTask:

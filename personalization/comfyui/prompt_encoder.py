@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import comfy.sd
 import torch
 from torch import Tensor
@@ -18,6 +20,10 @@ class ClipPromptEncoder:
     def __init__(self, clip: comfy.sd.CLIP) -> None:
         self._clip = clip
         self._kept: dict[tuple[object, ...], tuple[Composition, Context]] = {}
+
+    def weights(self) -> Iterator[Tensor]:
+        yield from self._clip.cond_stage_model.parameters()
+        yield from self._clip.cond_stage_model.buffers()
 
     def class_embedding(self, word: str) -> dict[str, Tensor]:
         return {key: encoder.class_embedding(word)[None] for key, encoder in encoders_of(self._clip).items()}

@@ -61,17 +61,17 @@ def without_inference_tensors(network: torch.nn.Module) -> None:
 
 
 def _trainable_model(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
-    """A copy of our own where the host can reload it, else a clone; weights that are paged cannot be trained on."""
-    if model.cached_patcher_init is not None:
-        # ComfyUI 0.18 knows no deep clone: there the weights are the canvas's own, as below.
-        deep = {"force_deepcopy": True} if "force_deepcopy" in signature(model.clone).parameters else {}
-        return _fit_to_compute(without_concepts(model.clone(disable_dynamic=True, **deep)))
-    if model.is_dynamic():
+    """A clone over the canvas's own weights. Paged ones cannot be trained on: the host loads those once more."""
+    if not model.is_dynamic():
+        return _fit_to_compute(without_concepts(model.clone()))
+    if model.cached_patcher_init is None:
         raise ValueError(
             "This MODEL pages its weights (dynamic VRAM) and does not say how to load it again. Learning needs weights "
             "that stay in place. Load it with a core loader, or start ComfyUI with --disable-dynamic-vram."
         )
-    return _fit_to_compute(without_concepts(model.clone()))
+    # ComfyUI 0.18 knows no deep clone: there the weights are the canvas's own, as above.
+    deep = {"force_deepcopy": True} if "force_deepcopy" in signature(model.clone).parameters else {}
+    return _fit_to_compute(without_concepts(model.clone(disable_dynamic=True, **deep)))
 
 
 def without_concepts(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:

@@ -28,10 +28,12 @@ from ..towers.triplets import Sizes, Users, triplets_of
 from .canvas import Canvas, checkpoint_name, size_for
 from .family import base_of
 from .fingerprint import fingerprint_of
-from .lesson import CURVE, LARGE, enough_memory
+from .lesson import CURVE
+from .memory import enough_memory
 from .session import training_session
 from .vision import Vision
 
+LARGE = 256 << 20  # bytes of weights from which memory is worth more than a third of the time
 ALIKE = 0.98  # cosine of two probes; on the playground bf16 gives 0.99999, other weights -0.05
 
 

@@ -1,6 +1,7 @@
 """From pictures to a file, on the playground's classes with random weights."""
 
 import gc
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from concept_loom.personalization.comfyui import lesson as lesson_module
 from concept_loom.personalization.comfyui import painter
 from concept_loom.personalization.comfyui.canvas import Canvas
 from concept_loom.personalization.comfyui.lesson import Lesson, Wish, recipe_of, teach
+from concept_loom.personalization.comfyui.memory import Room, Way
 from concept_loom.personalization.contact_sheet import contact_sheet
 from concept_loom.personalization.dataset import ConceptDataset, dataset_of
 from concept_loom.personalization.evaluation import held_out_losses
-from concept_loom.personalization.learned import Event, Held, LearningDiverged, Preview, Step
+from concept_loom.personalization.learned import Event, Held, LearningDiverged, Planned, Preview, Step
 from concept_loom.personalization.library import file_name, free_path
 from concept_loom.personalization.objectives import denoising_loss
 from concept_loom.personalization.pictures import read_pictures
@@ -223,18 +225,18 @@ def test_cancelling_inside_a_held_out_check_keeps_the_best(canvas, pictures, tmp
 
 
 def test_cancelling_in_the_backward_pass_of_a_large_model_keeps_the_best(canvas, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("concept_loom.personalization.comfyui.lesson.LARGE", 0)
+    monkeypatch.setattr(Room, "has", lambda room, way: way.checkpoint)
     losses = []
 
     def cancelling(*args: object) -> torch.Tensor:
         losses.append(args)
-        if len(losses) == 7:
+        if len(losses) == 8:  # the first was only to foretell the memory
             host.interrupt_current_processing()  # the next thing that runs is the backward pass
         return denoising_loss(*args)
 
     monkeypatch.setattr(learner, "denoising_loss", cancelling)
     lesson, _ = taught(canvas, pictures, tmp_path, replace(WISH, steps=20))
-    assert len(losses) == 7 and lesson.path.exists() and len(lesson.concept.info.losses) == 6
+    assert len(losses) == 8 and lesson.path.exists() and len(lesson.concept.info.losses) == 6
 
 
 @pytest.mark.parametrize("moment", ["preview", "decode", "save"])
@@ -273,19 +275,60 @@ def test_memory_is_back_after_a_cancel(canvas, pictures, tmp_path) -> None:
     assert not host.in_training
 
 
-def test_too_little_memory_ends_in_a_sentence_and_leaves_no_file(canvas, pictures, tmp_path) -> None:
-    def overflow(event: Event, picture_of) -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+def out_of_memory_at(step: int, times: int, seen: list[Event]):
+    """Memory runs out at that step, so many times."""
+    left = [times]
 
-    with pytest.raises(MemoryError, match="2 pictures per step. Lower batch_size"):
-        taught(canvas, pictures, tmp_path, show=overflow)
+    def show(event: Event, picture_of) -> None:
+        seen.append(event)
+        if isinstance(event, Step) and event.step == step and left[0]:
+            left[0] -= 1
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    return show
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "said"), [(2, "2 pictures per step. Lower batch_size"), (1, "Close what else uses the device")]
+)
+def test_too_little_memory_ends_in_a_sentence_and_leaves_no_file(canvas, pictures, tmp_path, batch_size, said) -> None:
+    seen: list[Event] = []
+    with pytest.raises(MemoryError, match=said):
+        taught(canvas, pictures, tmp_path, replace(WISH, batch_size=batch_size), out_of_memory_at(1, 9, seen))
+    assert sum(isinstance(event, Step) for event in seen) == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_where_memory_runs_out_once_it_goes_on_more_sparingly_and_says_so(canvas, pictures, tmp_path) -> None:
+    plain, _ = taught(canvas, pictures, tmp_path / "plain")
+    seen: list[Event] = []
+    spared, _ = taught(canvas, pictures, tmp_path / "spared", show=out_of_memory_at(2, 1, seen))
+    assert spared.finished and spared.concept.info.steps == 3
+    assert any("Memory ran out, so it went on more sparingly" in sentence for sentence in spared.sentences)
+    for name, tensor in plain.concept.tensors().items():
+        torch.testing.assert_close(spared.concept.tensors()[name], tensor)
+
+
+def test_what_it_needs_of_the_memory_is_said_before_the_first_step(canvas, pictures, tmp_path) -> None:
+    lesson, seen = taught(canvas, pictures, tmp_path)
+    planned = next(event for event in seen if isinstance(event, Planned))
+    assert re.fullmatch(r"Learning needs \d+\.\d GB of \d+\.\d GB free\.", planned.sentence)
+    assert seen.index(planned) < next(number for number, event in enumerate(seen) if isinstance(event, Step))
+    assert planned.sentence in lesson.sentences
+
+
+def test_scarce_memory_takes_fewer_pictures_per_step_and_says_so(canvas, pictures, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Room, "has", lambda room, way: way == Way(True, 1))
+    lesson, _ = taught(canvas, pictures, tmp_path)
+    assert lesson.concept.info.recipe["batch_size"] == 1
+    assert any("1 instead of 2 pictures per step" in sentence for sentence in lesson.sentences)
 
 
 def test_a_large_model_learns_the_same_in_less_memory(canvas, pictures, tmp_path, monkeypatch) -> None:
     plain, _ = taught(canvas, pictures, tmp_path / "plain")
-    monkeypatch.setattr("concept_loom.personalization.comfyui.lesson.LARGE", 0)
+    monkeypatch.setattr(Room, "has", lambda room, way: way.checkpoint)
     sparing, _ = taught(canvas, pictures, tmp_path / "sparing")
+    assert any("computed twice" in sentence for sentence in sparing.sentences)
     for name, tensor in plain.concept.tensors().items():
         torch.testing.assert_close(sparing.concept.tensors()[name], tensor)
 

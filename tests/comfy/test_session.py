@@ -222,8 +222,9 @@ def test_a_frozen_concept_that_a_node_loaded_can_stand_beside_a_trained_one():
 
 
 @pytest.mark.skipif(not DEEP_CLONES, reason="this ComfyUI knows no deep clones")
-def test_a_model_that_the_host_can_reload_is_trained_on_a_copy_of_its_own():
+def test_a_model_that_pages_its_weights_is_trained_on_a_copy_that_the_host_loads(monkeypatch):
     model, clip = given("SD 1.5")
+    monkeypatch.setattr(model, "is_dynamic", lambda: True)
     loads = []
 
     def reload(disable_dynamic=False):
@@ -236,6 +237,13 @@ def test_a_model_that_the_host_can_reload_is_trained_on_a_copy_of_its_own():
         tensors, composition = live("SD 1.5")
         loss_of(session, composition).backward()
     assert loads == [True] and all(tensor.grad.norm() > 0 for tensor in tensors.values())
+
+
+def test_a_model_whose_weights_stay_in_place_is_not_loaded_twice():
+    model, clip = given("SD 1.5")
+    model.cached_patcher_init = (tiny.fresh_model, ())
+    with training_session(model, clip) as session:
+        assert session.denoiser.network is model.model.diffusion_model
 
 
 def test_a_lora_on_the_model_is_trained_through_and_leaves_the_base_alone():

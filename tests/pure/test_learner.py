@@ -7,6 +7,7 @@ import pytest
 import torch
 from concept_loom.personalization.batch import draw, training_texts
 from concept_loom.personalization.composition import PlacedConcept
+from concept_loom.personalization.concept import Concept
 from concept_loom.personalization.learned import (
     Event,
     Held,
@@ -19,6 +20,7 @@ from concept_loom.personalization.learned import (
 )
 from concept_loom.personalization.learner import LearnTask, learn
 from concept_loom.personalization.methods import Beginning, start
+from concept_loom.personalization.prior import Prior
 from concept_loom.personalization.recipe import Recipe, Stage
 
 from .toy import BASE, ToyDenoiser, ToyPromptEncoder, toy_latents
@@ -316,3 +318,24 @@ def curve(*losses: float) -> list[Held]:
 )
 def test_the_sentence_tells_copying_from_learning(held: list[Held], later: float, kept: int, said: str) -> None:
     assert re.search(said, told([0.5] * 10 + [later] * 10, held, 20, True, kept))
+
+
+class NotedPrior(Prior):
+    """Notes for how many pictures of the class it is asked, and how heavily they weigh."""
+
+    def __init__(self) -> None:
+        self.__dict__["asked"] = []
+
+    def loss(self, concept: Concept, samples: int, generator: torch.Generator) -> torch.Tensor:
+        leaf = torch.zeros((), requires_grad=True)
+        leaf.register_hook(lambda weight: self.__dict__["asked"].append((samples, weight.item())))
+        return leaf
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "asked"), [(8, [(2, 0.5)] * 4), (4, [(1, 0.5)] * 4), (2, [(1, 1.0)] * 2), (1, [(1, 2.0)])]
+)
+def test_prior_preservation_takes_a_picture_for_every_four_also_of_small_batches(batch_size: int, asked: list) -> None:
+    prior = NotedPrior()
+    learn(task(replace(ROWS, steps=4, batch_size=batch_size, dpp=0.5), prior=prior))
+    assert prior.__dict__["asked"] == asked

@@ -1,0 +1,87 @@
+"""What time and memory something takes here, in one process."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import comfy.model_management as host
+import torch
+
+STATUS = Path("/proc/self/status")
+
+
+def on_gpu() -> bool:
+    return not host.is_device_cpu(host.get_torch_device())
+
+
+def device_name() -> str:
+    """As people would say it: the GPU's name, or the CPU's model and the threads that were used."""
+    if on_gpu():
+        return str(host.get_torch_device_name(host.get_torch_device()))
+    cpus = Path("/proc/cpuinfo")
+    lines = cpus.read_text().splitlines() if cpus.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{named[0] if named else 'CPU'}, {torch.get_num_threads()} thread"
+
+
+def clock() -> float:
+    """Seconds. On one thread of a CPU those that this process had it for: others may be busy there too."""
+    if on_gpu():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = clock()
+    work()
+    return clock() - began
+
+
+def interleaved(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each, one after the other and again, so that all of them see the same machine; warmed up once."""
+    for work in works.values():
+        work()
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            taken[name].append(seconds(work))
+    return taken
+
+
+def median_ratio(ours: list[float], theirs: list[float]) -> float:
+    """The median of neighbours' ratios."""
+    return median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def peak_bytes() -> int:
+    """The most memory since then: the device's, or on the CPU this process's resident set, libraries included."""
+    if on_gpu():
+        return torch.cuda.max_memory_allocated()
+    if STATUS.exists():  # ru_maxrss keeps the parent's over exec
+        return int(_status("VmHWM")) << 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def forget_peak() -> None:
+    """Peaks count from here: loading a checkpoint is not what is measured."""
+    gc.collect()
+    if on_gpu():
+        torch.cuda.reset_peak_memory_stats()
+    elif STATUS.exists():
+        STATUS.with_name("clear_refs").write_text("5")
+
+
+def used_bytes() -> int:
+    gc.collect()
+    return torch.cuda.memory_allocated() if on_gpu() else int(_status("VmRSS")) << 10
+
+
+def _status(name: str) -> str:
+    return next(line.split()[1] for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))

@@ -1,0 +1,136 @@
+"""Memory: what learning will need on this device, and the way of learning that fits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import comfy.model_management as host
+from torch import Tensor
+
+from ..footprint import Footprint, footprint
+from ..learned import Event, Learned, Planned
+from ..learner import LearnTask, rehearsals
+from .gradient_checkpoint import blocks_of
+from .session import Session
+
+log = logging.getLogger("concept_loom")
+
+COPIES = 2  # of the largest weight: kernels rearrange it, forward and backward (measured on a CPU, README)
+STATES = 3  # beside a trained tensor: its gradient and AdamW's two moments
+
+
+class Way(NamedTuple):
+    """`checkpoint`: blocks are computed again in the backward pass instead of being kept; slower by a forward."""
+
+    checkpoint: bool
+    batch_size: int
+
+
+class Room(NamedTuple):
+    """`loaded` weights, the `largest` of them, `free` memory beside them, bytes; `trained`; `step` of one picture."""
+
+    loaded: int
+    largest: int
+    free: int
+    trained: int
+    step: Footprint
+
+    def needs(self, way: Way) -> int:
+        """Bytes at the peak, weights included."""
+        beside = COPIES * self.largest + STATES * self.trained
+        return self.loaded + beside + self.step.of(way.batch_size, way.checkpoint)
+
+    def has(self, way: Way) -> bool:
+        return self.needs(way) <= self.loaded + self.free
+
+    def best(self, batch_size: int) -> Way:
+        """The first way that fits, or the sparest of all."""
+        ways = list(ways_down(batch_size))
+        return next((way for way in ways if self.has(way)), ways[-1])
+
+    def sentence(self, way: Way, batch_size: int) -> str:
+        """What people read before learning: `batch_size` is what was asked for."""
+        scarce = "" if self.has(way) else "; that is more than there is, and may fail"
+        spared = [
+            *(["blocks are computed twice to save memory"] if way.checkpoint else []),
+            *([f"{way.batch_size} instead of {batch_size} pictures per step"] if way.batch_size < batch_size else []),
+        ]
+        how = f" ({', '.join(spared)})" if spared else ""
+        free = self.loaded + self.free
+        return f"Learning needs {self.needs(way) / 1e9:.1f} GB of {free / 1e9:.1f} GB free{how}{scarce}."
+
+
+def ways_down(batch_size: int) -> Iterator[Way]:
+    """From the fastest to the sparest; the pictures per step, which change what is learned, come last."""
+    yield Way(False, batch_size)
+    while batch_size:
+        yield Way(True, batch_size)
+        batch_size //= 2
+
+
+def below(way: Way) -> Way | None:
+    """The next sparer way, None where there is none."""
+    if not way.checkpoint:
+        return Way(True, way.batch_size)
+    return Way(True, way.batch_size // 2) if way.batch_size > 1 else None
+
+
+def room_for(task: LearnTask, session: Session) -> Room:
+    """Found out by one forward per stage of the recipe; the largest counts."""
+    network, device = session.denoiser.network, session.denoiser.device
+    weights: list[Tensor] = [*network.parameters(), *network.buffers(), *session.encoder.weights()]
+    blocks = blocks_of(network)
+    steps = [footprint(work, weights, blocks) for work in rehearsals(task)]
+    step = Footprint(*(max(sizes) for sizes in zip(*steps, strict=True)))
+    trained = sum(tensor.numel() * 4 for tensor in task.start.values())
+    free = int(host.get_free_memory(device))  # pyright: ignore[reportArgumentType]
+    largest = max(tensor.nbytes for tensor in network.parameters())
+    return Room(sum(tensor.nbytes for tensor in weights), largest, free, trained, step)
+
+
+def in_memory(
+    room: Room, batch_size: int, learned: Callable[[Way], Learned], tell: Callable[[Event], None]
+) -> tuple[Learned, str]:
+    """Learned in the best way that fits, one step sparer where memory runs out all the same; and what that was."""
+    way = room.best(batch_size)
+    told = _planned(room.sentence(way, batch_size), tell)
+    try:
+        return learned(way), told
+    except Exception as error:
+        sparer = below(way)
+        if not host.is_oom(error) or sparer is None:
+            raise
+    host.soft_empty_cache()
+    told = _planned(f"Memory ran out, so it went on more sparingly. {room.sentence(sparer, batch_size)}", tell)
+    return learned(sparer), told
+
+
+def _planned(sentence: str, tell: Callable[[Event], None]) -> str:
+    log.info(sentence)
+    tell(Planned(sentence))
+    return sentence
+
+
+@contextmanager
+def enough_memory(batch_size: int, node: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not host.is_oom(error):
+            raise
+        raise MemoryError(_advice(batch_size, node)) from error
+
+
+def _advice(batch_size: int, node: str) -> str:
+    if batch_size > 1:
+        return (
+            f"The device has too little memory for {batch_size} pictures per step. "
+            f"Lower batch_size under the advanced inputs of {node}; with 1 it needs the least."
+        )
+    return (
+        "The device has too little memory for learning from one picture per step on this model. It needs more than is "
+        "free. Close what else uses the device, start ComfyUI with --bf16-unet, or learn on a smaller model."
+    )

@@ -1,0 +1,75 @@
+"""The memory that learning will need, against what autograd really keeps on ComfyUI's own classes."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from concept_loom.personalization.comfyui.gradient_checkpoint import checkpointed
+from concept_loom.personalization.comfyui.memory import Room, Way, below, room_for, ways_down
+from concept_loom.personalization.comfyui.session import training_session
+from concept_loom.personalization.footprint import Footprint
+from concept_loom.personalization.learner import rehearsals
+from torch.autograd.graph import saved_tensors_hooks
+
+from . import tiny
+from .test_learning import LAYERWISE, NESTED, QUICK, STAGED, WORD, task
+
+GB = 10**9
+RECIPES = [QUICK, LAYERWISE, NESTED, WORD, STAGED]
+
+
+def really_kept(work, weights) -> int:
+    """Bytes of all distinct storages that a forward keeps, while all of them are alive."""
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        alive = work()
+    known = {weight.untyped_storage().data_ptr() for weight in weights}
+    sizes = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in kept}
+    assert alive is not None
+    return sum(size for address, size in sizes.items() if address not in known)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.method)
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_step_keeps_what_was_foretold(recipe, checkpoint) -> None:
+    with training_session(tiny.model(), tiny.clip()) as session:
+        one = task(session, replace(recipe, batch_size=1))
+        step = room_for(one, session).step
+        weights = [*session.denoiser.network.parameters(), *session.encoder.weights()]
+        with checkpointed(session.denoiser.network) if checkpoint else nullcontext():
+            kept = max(really_kept(work, weights) for work in rehearsals(one))
+    assert kept <= (step.recomputed if checkpoint else step.plain)
+    if not checkpoint:
+        assert kept == pytest.approx(step.plain, rel=0.02)
+
+
+def room(free: float) -> Room:
+    return Room(2 * GB, 0, int(free * GB), 0, Footprint(GB, GB // 5, 0))
+
+
+@pytest.mark.parametrize(
+    ("free", "way"),
+    [(4.0, Way(False, 4)), (3.9, Way(True, 4)), (0.5, Way(True, 2)), (0.2, Way(True, 1)), (0.1, Way(True, 1))],
+)
+def test_the_fastest_way_that_fits_is_taken(free, way) -> None:
+    assert room(free).best(4) == way
+
+
+def test_what_is_spared_is_told() -> None:
+    assert room(4.0).sentence(Way(False, 4), 4) == "Learning needs 6.0 GB of 6.0 GB free."
+    told = room(0.1).sentence(Way(True, 1), 4)
+    assert "2.2 GB of 2.1 GB free" in told and "1 instead of 4 pictures" in told and "may fail" in told
+
+
+def test_every_step_down_is_sparer_until_there_is_none() -> None:
+    way, seen = Way(False, 6), []
+    while way:
+        seen.append(way)
+        way = below(way)
+    assert seen == list(ways_down(6)) == [Way(False, 6), Way(True, 6), Way(True, 3), Way(True, 1)]
