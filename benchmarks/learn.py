@@ -13,16 +13,14 @@ from functools import partial
 from statistics import fmean
 from typing import NamedTuple
 
-from ..personalization.comfyui.concept_clip import weave_clip
-from ..personalization.comfyui.patch import weave_model
-from ..personalization.composition import PlacedConcept
+from ..personalization.composition import as_recommended
 from ..personalization.recipe import recipe_for
 from ..playground.judge import load_judge
 from ..playground.model import FAMILY, WEIGHTS, load
 from ..playground.world import PROMPTS
 from .core_lora import RARE, RATES, Lesson, Lora, trained_lora
 from .gauge import clock, device_name
-from .methods import learned_by
+from .made import drawn, learned_subject
 from .table import Table, arguments, print_table
 from .wind_tunnel import Case, Sampled, Tunnel, cases
 
@@ -46,12 +44,8 @@ Climb = Callable[[Tunnel, Case, int], Rung]
 def ours(method: str, tunnel: Tunnel, case: Case, steps: int) -> Rung:
     recipe = replace(recipe_for(method, FAMILY, "subject"), steps=steps)
     began = clock()
-    concept = learned_by(recipe, tunnel, case.dataset(), ("it", case.class_word, "subject"), case.seed)
-    spent = clock() - began
-    composition = (PlacedConcept(concept),)
-    model = weave_model(tunnel.playground.model, composition)
-    clip = weave_clip(tunnel.playground.clip, composition)
-    return Rung(spent, tunnel.sample(case, f"<{concept.info.placeholder}>", model, clip))
+    concept = learned_subject(recipe, tunnel, case)
+    return Rung(clock() - began, drawn(as_recommended(concept), tunnel, case))
 
 
 def core(rate: float, tunnel: Tunnel, case: Case, steps: int) -> Rung:

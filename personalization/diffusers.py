@@ -15,9 +15,10 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
+from diffusers.models.attention_processor import Attention
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from torch import Tensor, nn
@@ -110,7 +111,8 @@ class Woven:
         try:
             for shape, block in found:
                 for attention in (block.get_submodule("attn1"), block.get_submodule("attn2")):
-                    self.at_sites.append(SiteProcessor(shape.site, attention, self.now))  # one that refuses ends it
+                    one = SiteProcessor(shape.site, cast(Attention, attention), self.now)  # one that refuses ends it
+                    self.at_sites.append(one)
             if any(_layered(placed) for placed in self.composition):
                 self.at_sites += [PipelineBlock(shape, block, self.now) for shape, block in found]
             before = unet.register_forward_pre_hook(self._plan, with_kwargs=True)

@@ -31,7 +31,7 @@ class LowRankBlock:
         self.cache = RowCache()
         # A graph that was compiled without the hooks would leave them out.
         self.uncompiled = cast(Callable[..., Tensor], torch.compiler.disable(self.plain))
-        block.forward = self
+        block.forward = cast(Callable[..., Tensor], self)
         self.hooks = [layer.register_forward_hook(_hook(self, name)) for name, layer in layers.items()]
 
     def run(self, present: Sequence[Presence], grid: Grid, *args: object, **kwargs: object) -> Tensor:

@@ -39,8 +39,9 @@ class ActingBlock(LowRankBlock):
             return self.plain(x, context=context, transformer_options=options)
         self.cache = loom.cache
         here = [one.placed for one in present if any(self._is_in(part) for part in one.placed.concept.parts)]
-        for placed in here if loom.run is not None else ():
-            loom.run.note("acted", placed.word, self.site)
+        if loom.run is not None:
+            for placed in here:
+                loom.run.note("acted", placed.word, self.site)
         height, width = options["activations_shape"][-2:]
         return self.run(present, (height, width), x, context=context, transformer_options=options)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -110,11 +110,12 @@ class SiteProcessor:
                 "The pipeline masks its text; tokens that concepts bring need attention without a mask. Call it "
                 "without one."
             )
-        q, k, v = attn.to_q(hidden_states), attn.to_k(reading.context), attn.to_v(reading.value)
+        layers: Any = attn  # some of an Attention's layers are None in kinds that these families do not have
+        q, k, v = layers.to_q(hidden_states), layers.to_k(reading.context), layers.to_v(reading.value)
         finish = SiteAttention(None)
         finish.expected = reading.expected
-        out = finish(_attend, q, k, v, attn.heads)
-        return attn.to_out[1](attn.to_out[0](out)) / attn.rescale_output_factor
+        out = cast(Callable[..., Tensor], finish)(_attend, q, k, v, attn.heads)
+        return layers.to_out[1](layers.to_out[0](out)) / attn.rescale_output_factor
 
     def _reading(self, plan: Plan, hidden: Tensor, context: Tensor | None) -> Reading:
         now, grid = self.now, self.now.grid(hidden.shape[1])

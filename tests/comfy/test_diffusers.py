@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import comfy.sd1_clip
 import comfy.utils
@@ -76,7 +77,7 @@ def encoder_of(family, key):
 
 
 def tokenizer_of(key):
-    pad = {} if key == "l" else {"pad_token": "!"}
+    pad: dict[str, Any] = {} if key == "l" else {"pad_token": "!"}
     return transformers.CLIPTokenizer.from_pretrained(TOKENIZER, model_max_length=77, **pad)
 
 

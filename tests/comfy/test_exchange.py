@@ -96,7 +96,7 @@ def test_comfyuis_lora_loader_draws_what_our_merged_layers_draw(family: str, to:
     assert told.startswith("Saved as output/loras/set/mug.safetensors.")
     model, clip = loaded(family, "set/mug.safetensors")
     ours = Canvas(PlacedConcept(concept, sparing=False), family=family)
-    assert set(model.patches) == set(ours.model.patches)
+    assert model is not None and set(model.patches) == set(ours.model.patches)
     theirs = picture(model, clip, "a photo of a mug")
     plain = picture(tiny.model(family), tiny.clip(family), "a photo of a mug")
     drawn = picture(ours.model, ours.clip, "a photo of a mug")
