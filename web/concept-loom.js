@@ -4,7 +4,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { REMEMBERING_NODE, callByNamesHere, keepNote } from "./remembered.mjs";
 import {
-    LINE_NODES, PROGRESS_EVENT, REPORT_EVENT, TOLD, heard, lineOf, lines, nodeAt, told, underway,
+    LINE_NODES, PROGRESS_EVENT, REPORT_EVENT, TOLD, heard, lineOf, lines, mendSwitches, nodeAt, told, underway,
 } from "./sentence.mjs";
 
 app.registerExtension({
@@ -46,6 +46,8 @@ app.registerExtension({
         const configured = node.onConfigure;
         node.onConfigure = function () {
             configured?.apply(this, arguments);
+            const inputs = this.constructor.nodeData?.input;
+            mendSwitches(this.widgets, (name) => (inputs?.optional?.[name] ?? inputs?.required?.[name])?.[1]?.default);
             if (this.properties[TOLD]) told(line, lines(this.properties[TOLD]));
         };
     },

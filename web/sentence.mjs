@@ -81,6 +81,18 @@ export function lineOf(output) {
 }
 
 /**
+ * Puts the defaults back into switches that hold no yes or no. Workflows from before the first release saved the line
+ * as a last value, and where a node has gained a switch since, the page hands it that.
+ * @param {{ type: string, name: string, value: unknown }[]} widgets
+ * @param {(name: string) => boolean | undefined} byDefault
+ */
+export function mendSwitches(widgets, byDefault) {
+    for (const widget of widgets) {
+        if (widget.type === "toggle" && typeof widget.value !== "boolean") widget.value = byDefault(widget.name) ?? false;
+    }
+}
+
+/**
  * The line of a node that is learning; none when it is over.
  * @param {{ text: string }} event
  * @returns {Line[]}

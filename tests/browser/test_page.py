@@ -93,7 +93,8 @@ def test_a_saved_workflow_keeps_no_sentence_and_one_that_does_is_loaded_right(pa
     page.load({**golden, "nodes": [{**one, "widgets_values": with_line(one)} for one in golden["nodes"]]})
     kept = values(page.saved())
     for key, saved in values(golden).items():
-        assert list(map(slashed, kept[key])) == list(map(slashed, saved))
+        known, younger = kept[key][: len(saved)], kept[key][len(saved) :]
+        assert list(map(slashed, known)) == list(map(slashed, saved)) and younger in ([], [False])
 
 
 def with_line(node: Json) -> list:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import comfy.model_management
 import pytest
 import torch
 from concept_loom.benchmarks.ablations import VARIED, ablations
@@ -81,9 +82,9 @@ def test_another_base_has_other_weights_of_the_stated_size_and_leaves_its_own_al
     model = tunnel.playground.model
     old = {key: weight.clone() for key, weight in model.model.state_dict().items()}
     other = finetuned(model)
-    other.patch_model()
+    comfy.model_management.load_models_gpu([other], force_full_load=True)
     new = {key: weight.clone() for key, weight in other.model.state_dict().items()}
-    other.unpatch_model()
+    comfy.model_management.load_models_gpu([model], force_full_load=True)
     moved = {key for key, weight in old.items() if not torch.equal(weight, new[key])}
     assert moved == {key for key, weight in old.items() if ".transformer_blocks." in key and weight.ndim == 2}
     for key in moved:

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { heard, lineOf, lines, linesOf, nodeAt, told, underway } from "../../web/sentence.mjs";
+import { heard, lineOf, lines, linesOf, mendSwitches, nodeAt, told, underway } from "../../web/sentence.mjs";
 
 const document = { createElement: () => ({ style: {}, textContent: "" }) };
 const element = () => ({ style: {}, ownerDocument: document, shown: [], replaceChildren(...lines) { this.shown = lines; } });
@@ -59,4 +59,15 @@ test("learning on its way is a line, and none when it is over", () => {
     assert.deepEqual(shown.shown.map((line) => line.textContent), ["12 of 400 steps, about 3 minutes left on this machine."]);
     told(shown, underway({ text: "" }));
     assert.deepEqual(shown.shown, []);
+});
+
+test("a switch that was handed an old sentence has its default again, the others stay", () => {
+    const widgets = [
+        { type: "toggle", name: "soft_masks", value: "an old sentence" },
+        { type: "toggle", name: "sparing", value: "an old sentence" },
+        { type: "toggle", name: "attractor", value: true },
+        { type: "text", name: "note", value: "an old sentence" },
+    ];
+    mendSwitches(widgets, (name) => ({ sparing: true })[name]);
+    assert.deepEqual(widgets.map((one) => one.value), [false, true, true, "an old sentence"]);
 });
