@@ -25,7 +25,7 @@ from ..playground.world import PROMPTS
 from .finetuned import RANK, SIZE, finetuned
 from .made import Made, Method, concept_method, of, row, timed
 from .statistics import closed_share, paired_interval
-from .table import Table, print_table
+from .table import Table, fingerprint, print_table
 from .wind_tunnel import Case, Sampled, Tunnel, before, cases
 
 VARIED, ONE_BACKGROUND, FINETUNED = "varied", "one background", "finetuned base"
@@ -131,6 +131,7 @@ def run(wanted: Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(wanted, Path(folder))
         about = {"bench": "ablations", "world_seed": wanted.world_seed, "instances": len(bench.cases)}
+        about["weights"] = fingerprint(wanted.weights or WEIGHTS)
         table = Table(wanted.json, {**about, "seconds": wanted.seconds, "finetuned": {"rank": RANK, "size": SIZE}})
         for name, ablation in ablations(wanted.seconds).items():
             made = table.row(name, lambda ablation=ablation: bench.row(ablation))

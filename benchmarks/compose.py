@@ -29,7 +29,7 @@ from .core_lora import RARE, Lesson, Lora, tuned
 from .judging import QUICK, figures
 from .made import learned_by, learned_subject, timed
 from .methods import SECONDS
-from .table import Table, arguments, print_table
+from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import SPLIT, TRAINING, Case, Sampled, Tunnel, cases
 
 METHODS = ("quick", "staged fast")
@@ -129,7 +129,8 @@ class Bench:
 def main(argv: list[str]) -> int:
     wanted = arguments("compose").parse_args(argv)
     bench = Bench(wanted.world_seed, wanted.quick, wanted.weights or WEIGHTS)
-    table = Table(wanted.json, {"bench": "compose", "world_seed": wanted.world_seed, "quick": wanted.quick})
+    about = {"bench": "compose", "world_seed": wanted.world_seed, "quick": wanted.quick}
+    table = Table(wanted.json, {**about, "weights": fingerprint(wanted.weights or WEIGHTS)})
     limits = Thresholds(*table.once("thresholds", bench.thresholds))
     for method in METHODS:
         table.once(method, lambda method=method: bench.ours(method, limits))

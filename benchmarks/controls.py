@@ -24,7 +24,7 @@ from ..playground.scores import leaks
 from ..playground.world import CLASSES, PROMPTS, draw_instance, draw_scene, render
 from .made import drawn, learned_subject, timed
 from .statistics import closed_share
-from .table import Table, arguments, print_table
+from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import SPLIT, TRAINING, Case, Sampled, Tunnel, cases
 
 METHOD, SECONDS, LONG = chosen(AUTO, "subject", TRAINING), 20.0, 80.0
@@ -125,7 +125,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--methods", type=Path, help="the JSON of `bench methods`, for the orderings of its rows")
     wanted = parser.parse_args(argv)
     controls = Controls(wanted.world_seed, wanted.quick, wanted.weights or WEIGHTS)
-    table = Table(wanted.json, {"bench": "controls", "world_seed": wanted.world_seed, "quick": wanted.quick})
+    about = {"bench": "controls", "world_seed": wanted.world_seed, "quick": wanted.quick}
+    table = Table(wanted.json, {**about, "weights": fingerprint(wanted.weights or WEIGHTS)})
     table.once("own_closed", lambda: controls.closed(controls.cases))
     table.once("other_instance_closed", lambda: controls.closed(controls.mates))
     table.once("shuffled_closed", lambda: controls.closed(controls.shuffled()))

@@ -44,17 +44,6 @@ def seconds(work: Callable[[], object]) -> float:
     return clock() - began
 
 
-def interleaved(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each, one after the other and again, so that all of them see the same machine; warmed up once."""
-    for work in works.values():
-        work()
-    taken: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(repeats):
-        for name, work in works.items():
-            taken[name].append(seconds(work))
-    return taken
-
-
 def median_ratio(ours: list[float], theirs: list[float]) -> float:
     """The median of neighbours' ratios."""
     return median(a / b for a, b in zip(ours, theirs, strict=True))

@@ -21,7 +21,7 @@ from ..playground.world import PROMPTS
 from .core_lora import RARE, RATES, Lesson, Lora, trained_lora
 from .gauge import clock, device_name
 from .made import drawn, learned_subject
-from .table import Table, arguments, print_table
+from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import Case, Sampled, Tunnel, cases
 
 SCORE = 0.3  # the class word has 0.12 and all coarse words 0.21 (bench methods, world seed 0)
@@ -77,9 +77,9 @@ def main(argv: list[str]) -> int:
     wanted = parser.parse_args(argv)
     settings = PROMPTS[:: len(PROMPTS) // QUICK_SETTINGS][:QUICK_SETTINGS] if wanted.quick else PROMPTS[:SETTINGS]
     about = {"bench": "learn", "world_seed": wanted.world_seed, "quick": wanted.quick, "to_score": wanted.to_score}
-    table = Table(wanted.json, about)
-    table.values["device"] = device_name()
     folder = wanted.weights or WEIGHTS
+    table = Table(wanted.json, {**about, "weights": fingerprint(folder)})
+    table.values["device"] = device_name()
     tunnel = Tunnel(load(folder), load_judge("first", folder), 1 if wanted.quick else 2)
     among = cases(QUICK_INSTANCES if wanted.quick else INSTANCES, wanted.world_seed, settings)
     climbs: dict[str, Climb] = {method: partial(ours, method) for method in OURS}

@@ -24,7 +24,7 @@ from . import ablations
 from .core_lora import Lora, tuned
 from .made import Cost, Made, Method, class_word, concept_method, full_caption, of, row, timed
 from .statistics import closed_share, paired_interval
-from .table import Table, arguments, print_table
+from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import Case, Tunnel, cases
 
 SECONDS = 20.0
@@ -113,6 +113,7 @@ def main(argv: list[str]) -> int:
 def run(wanted: Namespace) -> int:
     bench = Bench(wanted)
     about = {"bench": "methods", "world_seed": wanted.world_seed, "quick": wanted.quick}
+    about["weights"] = fingerprint(wanted.weights or WEIGHTS)
     table = Table(wanted.json, {**about, "instances": len(bench.cases), "seconds": wanted.seconds})
     with tempfile.TemporaryDirectory() as folder:
         for name, make in bench.methods(Path(folder)).items():

@@ -88,7 +88,8 @@ CASES: dict[str, Callable[[Base], Composition]] = {
     "4 concepts with regions": four_with_regions,
     "16 concepts": partial(many, 16),
     "nested": lambda base: (PlacedConcept(nested("c0", base)),),
-    "merged low rank": lambda base: (PlacedConcept(low_rank("c0", base)),),
+    "low rank": lambda base: (PlacedConcept(low_rank("c0", base)),),
+    "merged low rank": lambda base: (PlacedConcept(low_rank("c0", base), sparing=False),),
 }
 
 

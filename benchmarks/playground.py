@@ -6,7 +6,6 @@ workflows' guidance. The judge is measured on real renderings of unseen instance
 
 from __future__ import annotations
 
-import hashlib
 import time
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +23,7 @@ from ..playground.model import CHANNELS, WEIGHTS, Playground, load
 from ..playground.scores import asked_by, bound, right
 from ..playground.world import RESOLUTION, Truth, compose_caption, draw_instance, draw_scene, held_out, truth
 from .judging import QUICK, Figures, Sizes, figures, mean_attribute, same_order
-from .table import Table, arguments, print_table
+from .table import Table, arguments, fingerprint, print_table
 
 STEPS, CFG, SAMPLER, SCHEDULER = 20, 4.0, "euler", "normal"
 PROMPTS, PAIRS, BATCH = 500, 100, 32
@@ -55,11 +54,6 @@ def main(argv: list[str]) -> int:
     table.once("seconds_per_image", lambda: round(bench.drawn.seconds / len(bench.drawn.prompts), 4))
     show(table.values)
     return 0
-
-
-def fingerprint(folder: Path) -> str:
-    files = sorted(Path(folder).glob("*.safetensors"))
-    return hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=6).hexdigest()
 
 
 class Bench:

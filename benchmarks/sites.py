@@ -30,7 +30,7 @@ from ..playground.world import PROMPTS
 from .compose import LOOK, pairs
 from .made import drawn, learned_by, learned_subject, of, timed
 from .statistics import closed_share
-from .table import Table, arguments, print_table
+from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import Case, Sampled, Tunnel, cases
 
 METHOD, SECONDS = "quick", 20.0
@@ -145,7 +145,7 @@ def main(argv: list[str]) -> int:
     weights, count = wanted.weights or WEIGHTS, wanted.instances or (QUICK_INSTANCES if wanted.quick else INSTANCES)
     tunnel = Tunnel(load(weights), load_judge("first", weights), seeds=1)
     about = {"bench": "sites", "world_seed": wanted.world_seed, "instances": count, "seconds": wanted.seconds}
-    table = Table(wanted.json, about)
+    table = Table(wanted.json, {**about, "weights": fingerprint(weights)})
     for role, bench in ROLES.items():
         table.once(role, lambda bench=bench: measured(bench(tunnel, count, wanted.world_seed, wanted.seconds)))
         show(role, table.values[role]["rows"])

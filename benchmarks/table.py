@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,3 +67,9 @@ def arguments(name: str) -> argparse.ArgumentParser:
     parser.add_argument("--world-seed", type=int, default=0, help="another seed draws other instances and scenes")
     parser.add_argument("--weights", type=Path, help="a folder with the playground's weights, by default the pack's")
     return parser
+
+
+def fingerprint(folder: Path) -> str:
+    """Of the playground's weights: what figures belong to."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    return hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=6).hexdigest()

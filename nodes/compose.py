@@ -47,8 +47,9 @@ class PlaceConcept(io.ComfyNode):
             inputs=[
                 Concept.Input("concept", tooltip="From Learn Concept or Load Concept."),
                 _strength(
-                    "0: its class word alone, as if it had not been learned. 1: as Strength Sheet recommends, "
-                    "else as learned. Higher insists on it and obeys the rest of the prompt less.",
+                    "0: its class word alone, as if it had not been learned. 1: as its file recommends (by its "
+                    "method or Strength Sheet), else as learned. Higher insists on it and obeys the rest of the prompt "
+                    "less.",
                 ),
                 io.Combo.Input(
                     "role",
@@ -75,8 +76,9 @@ class PlaceConcept(io.ComfyNode):
                     "sparing",
                     optional=True,
                     default=True,
-                    tooltip="For concepts of the method staged. On: its layers act only in prompts with its word, and "
-                    "take a little time. Off: they are merged into the model as a LoRA's are, at no cost and in every "
+                    tooltip="For concepts with low-rank layers (staged, staged fast, imported LoRAs). On: its layers "
+                    "act only in prompts with its word, and take a little time. Off: they are merged into the model as "
+                    "a LoRA's are, at no cost and in every "
                     "prompt, the negative one too; likeness falls.",
                     advanced=True,
                 ),
@@ -134,7 +136,7 @@ class ComposeConcepts(io.ComfyNode):
                 ),
                 _strength(
                     "Multiplies the strength of every concept here: 0 writes their class words, 1 is as "
-                    "learned, more insists on them and obeys the rest of the prompt less.",
+                    "each file recommends, more insists on them and obeys the rest of the prompt less.",
                 ),
             ],
             outputs=[

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..personalization.checkpoint import load, save
 from ..personalization.comfyui.lesson import word_of
-from ..personalization.composition import PlacedConcept, as_recommended
+from ..personalization.composition import PlacedConcept, as_recommended, used_at
 from ..personalization.concept import Concept
 from ..personalization.library import file_name, free_path
 from ..personalization.remembered import Remembered, hash_of, recalled, same_tensors
@@ -164,10 +164,8 @@ def _described(placed: PlacedConcept) -> str:
     info = placed.concept.info
     by = f"learned by {info.method} in {info.steps} steps" if info.steps else f"from {info.method}"
     learned = f"{by} on {info.base.name or info.base.family}"
-    strength = f"Used at the recommended strength {info.strength:g}." if info.strength != 1 else ""
-    return "\n".join(
-        filter(None, (f"<{placed.word}>: {info.class_word}, {info.role}, {learned}.", strength, info.note))
-    )
+    told = (f"<{placed.word}>: {info.class_word}, {info.role}, {learned}.", used_at(placed.concept), info.note)
+    return "\n".join(filter(None, told))
 
 
 def _named(placed: PlacedConcept, note: str, author: str, license: str) -> Concept:

@@ -12,7 +12,7 @@ from comfy_api.latest import io, ui
 
 from ..personalization.comfyui.canvas import Canvas
 from ..personalization.comfyui.lesson import BUDGETS, Lesson, Wish, teach
-from ..personalization.composition import as_recommended
+from ..personalization.composition import as_recommended, used_at
 from ..personalization.concept import ROLES
 from ..personalization.dataset import ConceptDataset
 from ..personalization.methods import AUTO, METHODS
@@ -84,7 +84,9 @@ class LearnConcept(io.ComfyNode):
 
 
 def _output(lesson: Lesson) -> io.NodeOutput:
-    told = "\n".join((*lesson.sentences, f"The file is concepts/{lesson.path.name}."))
+    told = "\n".join(
+        filter(None, (*lesson.sentences, used_at(lesson.concept), f"The file is concepts/{lesson.path.name}."))
+    )
     log.info(told)
     placed = as_recommended(lesson.concept, lesson.word)
     pictures = [one for one in (lesson.picture, lesson.masked) if one is not None]
@@ -130,10 +132,10 @@ def _effort() -> list[io.Input]:
             "method",
             options=[AUTO, *METHODS],
             default=AUTO,
-            tooltip="auto: what did best in our benches for this role and number of pictures. quick: a row per layer. "
-            "layerwise: also an image token per layer, held to the class. nested: values that depend on the place in "
-            "the picture. staged: word, attention, then identity in low-rank layers; larger and slower, staged fast "
-            "less so. textual inversion: one word, the smallest file and the least exact.",
+            tooltip="auto: staged fast for a subject from 3 pictures on, which did best in our benches, else quick. "
+            "quick: a row per layer. layerwise: also an image token per layer, held to the class. nested: values that "
+            "depend on the place in the picture. staged: word, attention, then identity in low-rank layers; larger and "
+            "slower, staged fast less so. textual inversion: one word, the smallest file and the least exact.",
         ),
         io.Combo.Input(
             "budget",

@@ -44,6 +44,12 @@ def as_recommended(concept: Concept, placeholder: str = "") -> PlacedConcept:
     return PlacedConcept(concept, concept.info.strength, placeholder=placeholder)
 
 
+def used_at(concept: Concept) -> str:
+    """The sentence about it, empty where nothing but 1 is recommended."""
+    strength = concept.info.strength
+    return f"Used at the recommended strength {strength:g}." if strength != 1 else ""
+
+
 def woven(old: Composition, new: Composition) -> Composition:
     """One composition keyed by placeholder: the same word again replaces, other words add up, sorted by word."""
     by_word = {placed.word: placed for placed in (*old, *new)}

@@ -359,7 +359,6 @@ class _Run:
             seed=self.task.seed,
             steps=kept.step,
             scores={**self.task.concept.info.scores, **scores},
-            strength=self.recipe.strength,
         )
         concept = replace(self.task.concept.with_tensors(kept.tensors), info=info)
         losses, held, steps = tuple(state.losses), tuple(state.held), self.recipe.steps

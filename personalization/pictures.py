@@ -92,7 +92,7 @@ def picture_from(name: str, pixels: Tensor, mask: Tensor | None = None, caption:
 def files_of(folder: Path) -> list[Path]:
     """The files in `folder` that are called pictures, by name."""
     if not folder.is_dir():
-        raise PictureError(f"There is no folder {folder}. Give a folder that holds pictures.")
+        raise PictureError(f"There is no folder {folder}; one that holds pictures is needed. Check the path.")
     known = SUFFIXES | HEIC | RAW
     shown = (path for path in folder.iterdir() if path.suffix.lower() in known and not path.name.startswith("."))
     return sorted(shown, key=lambda path: path.name)
@@ -116,7 +116,9 @@ def _heif_opens() -> bool:
 
 def _decoded(path: Path) -> tuple[Tensor, Tensor | None]:
     if not path.is_file():
-        raise PictureError(f"{path.name} is not there (looked in {path.parent}). Check the path.")
+        raise PictureError(
+            f"{path.name} is not there (looked in {path.parent}); a picture file is needed. Check the path."
+        )
     try:
         with Image.open(path) as image:
             return _upright(image)
@@ -133,7 +135,9 @@ def _decoded(path: Path) -> tuple[Tensor, Tensor | None]:
     except PictureError as error:
         raise PictureError(f"{path.name} {error}") from None
     except Exception as error:  # a damaged file makes decoders raise anything, and must not stop the others
-        raise PictureError(f"{path.name} is damaged ({error}). Export or copy it again.") from error
+        raise PictureError(
+            f"{path.name} is damaged ({error}); a whole file is needed. Export or copy it again."
+        ) from error
 
 
 def _upright(image: Image.Image) -> tuple[Tensor, Tensor | None]:

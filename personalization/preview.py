@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .composition import Composition, PlacedConcept
+from .composition import Composition, as_recommended
 from .concept import Concept
 from .denoiser import Denoiser, PromptEncoder
 from .sampling import euler
@@ -31,7 +31,7 @@ def preview(
     denoiser: Denoiser, encoder: PromptEncoder, concept: Concept, template: str, shape: Sequence[int]
 ) -> Tensor:
     """Latents (1, *shape), `shape` as (c, h, w), of `template` with the concept's word at `{}`."""
-    composition = (PlacedConcept(concept),)
+    composition = (as_recommended(concept),)
     text = template.replace("{}", f"<{composition[0].word}>")
     return sampled(denoiser, encoder, composition, text, shape, Sitting())
 

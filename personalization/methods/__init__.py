@@ -39,7 +39,7 @@ class Choice(NamedTuple):
 
 CHOICES = (
     Choice("subject", 1, "quick"),
-    Choice("subject", 3, "staged fast"),  # fewer were not measured
+    Choice("subject", 3, "staged fast"),  # measured with five
     Choice("style", 1, "quick"),
     Choice("both", 1, "quick"),
 )
@@ -55,6 +55,7 @@ def chosen(method: str, role: str, pictures: int) -> str:
 def start(beginning: Beginning) -> Concept:
     """The starting concept of the recipe's method; ValueError where the words, sites or size do not fit."""
     concept = METHODS[beginning.recipe.method](beginning)
+    concept = replace(concept, info=replace(concept.info, strength=beginning.recipe.strength))
     most = LARGEST.get(beginning.base.family)
     rows = replace(concept, parts=tuple(part for part in concept.parts if not isinstance(part, LowRank))).parameters
     if most and rows > most:

@@ -166,3 +166,14 @@ def test_a_caption_says_the_placeholder_once(caption: str, text: str) -> None:
 
 def test_pictures_without_a_caption_take_the_templates() -> None:
     assert training_texts(["", "{} here"], ["a {}", "{}"], "mug", "mug") == [("a <mug>", "<mug>"), ("<mug> here",)]
+
+
+def test_past_its_reach_a_run_takes_smaller_steps_and_goes_no_further() -> None:
+    recipe = replace(recipe_for("staged fast", "Playground", "subject"), warmup=0.0, schedule="constant")
+
+    def distance(steps: int) -> float:
+        longer = replace(recipe, steps=steps)
+        return sum(longer.pace(step, steps) for step in range(steps))
+
+    assert distance(recipe.reach) == recipe.reach == pytest.approx(distance(4 * recipe.reach))
+    assert distance(recipe.reach // 2) == recipe.reach // 2
