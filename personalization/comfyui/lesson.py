@@ -119,7 +119,7 @@ def recipe_of(wish: Wish, family: str, pictures: int) -> Recipe:
     if wish.learning_rate:
         scale = wish.learning_rate / recipe.stages[0].learning_rate
         stages = tuple(replace(stage, learning_rate=scale * stage.learning_rate) for stage in recipe.stages)
-        recipe = replace(recipe, stages=stages)
+        recipe = replace(recipe, stages=stages, reach=0)  # who gives a rate gets that rate
     subject = wish.role != "style"
     return replace(
         recipe,
