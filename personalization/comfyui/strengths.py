@@ -19,7 +19,7 @@ from ..scores import marks
 from ..strength import Advice, Rung, advised
 from .canvas import Canvas
 from .studio import Job, drawn, photographed, seen
-from .trial import Effort, real_of, texts_of
+from .trial import Effort, cut_drawn, cut_real, real_of, texts_of, word_of_thing
 
 NOTHING_TO_COMPARE = (
     "No strength is recommended: identity needs real pictures and an image encoder. Connect a dataset and a "
@@ -88,17 +88,22 @@ def _judged(
     reference: Reference,
     placed: PlacedConcept,
 ) -> tuple[list[Rung], str]:
-    """What each strength brings, and why there is no text score, if there is none."""
+    """What each strength brings, things cut out as in a trial, and why there is no text score, if there is none."""
     dataset, vision = reference
     if dataset is None or vision is None:
         return [], ""
     learned_from = placed.concept.info.data_hash == dataset.hash
     training, held_out = photographed(canvas, dataset.training), photographed(canvas, dataset.holdout)
+    vectors = things = [seen(vision, column) for column in columns]
+    if word := word_of_thing(placed):
+        training = cut_real(canvas, training, dataset.training, word)
+        held_out = cut_real(canvas, held_out, dataset.holdout, word)
+        things = [seen(vision, cut_drawn(canvas, column, word)) for column in columns]
     real = real_of(vision, training, held_out, learned_from)
-    vectors = [seen(vision, column) for column in columns]
     texts, why = texts_of(canvas.clip, prompts, vectors[0], len(columns[0]) // len(prompts))
-    scores = [marks(one, real, texts) for one in vectors]
-    return [Rung(at, one.identity, one.text) for at, one in zip(strengths, scores, strict=True)], why
+    told = [marks(one, real, texts).text for one in vectors]
+    scores = [marks(one, real, None).identity for one in things]
+    return [Rung(*one) for one in zip(strengths, scores, told, strict=True)], why
 
 
 def _rows(

@@ -122,16 +122,26 @@ def _album(
 
 def _things(canvas: Canvas, placed: PlacedConcept, dataset: ConceptDataset, album: Album) -> Album | None:
     """The album with the things cut out of its pictures; None for a style, which is in all of a picture."""
-    info = placed.concept.info
-    if not info.class_word or (placed.role or info.role) == "style":
+    word = word_of_thing(placed)
+    if not word:
         return None
-    drawn = (cut_out(part, located(canvas, part, info.class_word)) for part in (album.concept, album.plain))
+    drawn = (cut_drawn(canvas, part, word) for part in (album.concept, album.plain))
     pictures = (dataset.training, dataset.holdout)
-    real = (_cut_real(canvas, *pair, info.class_word) for pair in zip(album[2:], pictures, strict=True))
+    real = (cut_real(canvas, *pair, word) for pair in zip(album[2:], pictures, strict=True))
     return Album(*drawn, *real)
 
 
-def _cut_real(canvas: Canvas, shown: Tensor, pictures: Sequence[Picture], class_word: str) -> Tensor:
+def word_of_thing(placed: PlacedConcept) -> str:
+    """By what the thing is found in its pictures; empty for a style."""
+    info = placed.concept.info
+    return "" if (placed.role or info.role) == "style" else info.class_word
+
+
+def cut_drawn(canvas: Canvas, pictures: Tensor, class_word: str) -> Tensor:
+    return cut_out(pictures, located(canvas, pictures, class_word))
+
+
+def cut_real(canvas: Canvas, shown: Tensor, pictures: Sequence[Picture], class_word: str) -> Tensor:
     """By a picture's own mask where it has one."""
     if not len(shown):
         return shown

@@ -247,3 +247,19 @@ def test_each_strength_is_judged_by_pictures_of_its_own(
     _, concept, _ = sheet_of(playground, loud, dataset, playground.clip_vision, seeds=2)
     assert [(one.strength, len(one.identity)) for one in heard] == [(0, 4), (0.5, 4), (1, 4)]
     assert len({one.likeness for one in heard}) == 3 and concept.strength == 1
+
+
+def test_strengths_of_a_subject_are_judged_by_the_thing_cut_out(
+    playground: Playground, loud: Concept, dataset: ConceptDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from concept_loom.personalization.comfyui import strengths
+    from concept_loom.personalization.strength import Advice
+
+    judged = []
+    monkeypatch.setattr(strengths, "advised", lambda rungs: judged.append(rungs) or Advice(None, "none"))
+    sheet_of(playground, loud, dataset, playground.clip_vision)
+    monkeypatch.setattr(strengths, "word_of_thing", lambda placed: "")  # as for a style
+    sheet_of(playground, loud, dataset, playground.clip_vision)
+    for cut, whole in zip(*judged, strict=True):
+        assert not torch.equal(cut.identity, whole.identity)
+        assert cut.text is whole.text is None or torch.equal(cut.text, whole.text)
