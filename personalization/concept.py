@@ -17,6 +17,12 @@ from .sites import SiteShape
 ROLES = ("subject", "style", "both")
 
 
+def refuse_unknown_role(role: str) -> None:
+    """ValueError for a role that is none of ROLES."""
+    if role not in ROLES:
+        raise ValueError(f"The role is '{role}'; {', '.join(ROLES)} are known. Choose one of them.")
+
+
 @dataclass(frozen=True)
 class Base:
     """The model that a concept was learned on, as far as it matters for where the concept can act.

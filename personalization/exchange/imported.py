@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..concept import ROLES, Base, Concept, ConceptInfo
+from ..concept import Base, Concept, ConceptInfo, refuse_unknown_role
 from ..prompt import SLOT
 from .embedding import embeddings_in
 from .families import known_bases
@@ -87,8 +87,7 @@ def _info(path: Path, told: Told, base: Base, phrase: str, method: str, note: st
 
 
 def _check(told: Told) -> None:
-    if told.role not in ROLES:
-        raise ValueError(f"The role is '{told.role}'; {', '.join(ROLES)} are known. Choose one of them.")
+    refuse_unknown_role(told.role)
     if not told.noun:
         raise ValueError(
             "No class word was given; a subject needs one, which stands in the prompt at strength 0. "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..augment import TrainingLatents
-from ..concept import ROLES, Base, Concept, ConceptInfo
+from ..concept import Base, Concept, ConceptInfo, refuse_unknown_role
 from ..denoiser import Denoiser, PromptEncoder
 from ..recipe import Recipe
 
@@ -60,8 +60,7 @@ def _embeddings(beginning: Beginning) -> dict[str, Tensor]:
 
 
 def _check(beginning: Beginning) -> None:
-    if beginning.role not in ROLES:
-        raise ValueError(f"The role is '{beginning.role}'; {', '.join(ROLES)} are known. Choose one of them.")
+    refuse_unknown_role(beginning.role)
     if not beginning.noun:
         raise ValueError(
             "No class word was given; a subject needs one to start from and to be compared with. "

@@ -12,6 +12,7 @@ import pytest
 import torch
 from comfy import supported_models
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from concept_loom.benchmarks.full_size import SD15, SDXL
 from concept_loom.nodes import folders
 from concept_loom.nodes.exchange import ExportConcept, ImportConcept
 from concept_loom.nodes.files import LoadConcept, SaveConcept
@@ -29,7 +30,6 @@ from safetensors.torch import load_file, save_file
 import nodes
 
 from . import tiny
-from .test_full_size import SD15, SDXL
 from .test_prompt_to_picture import Canvas, differ, picture
 
 FAMILIES = pytest.mark.parametrize("family", ["SD 1.5", "SD 2", "SDXL"])

@@ -4,7 +4,7 @@ import comfy.model_base
 import comfy.model_patcher
 import pytest
 import torch
-from comfy import supported_models
+from concept_loom.benchmarks.full_size import UNETS
 from concept_loom.personalization.comfyui.backbone import Backbone
 from concept_loom.personalization.comfyui.gradient_checkpoint import checkpointed
 from concept_loom.personalization.composition import PlacedConcept
@@ -12,46 +12,14 @@ from concept_loom.personalization.concept import Concept, ConceptInfo
 from concept_loom.personalization.denoiser import Context, Slots
 from concept_loom.personalization.parts import ContextRows
 
-COMMON = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 320,
-    "use_spatial_transformer": True,
-    "legacy": False,
-    "use_temporal_attention": False,
-    "dtype": torch.bfloat16,
-}
-SD15 = COMMON | {
-    "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4],
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_middle": 1,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "context_dim": 768,
-    "use_linear_in_transformer": False,
-    "adm_in_channels": None,
-}
-SDXL = COMMON | {
-    "num_res_blocks": [2, 2, 2],
-    "channel_mult": [1, 2, 4],
-    "transformer_depth": [0, 0, 2, 2, 10, 10],
-    "transformer_depth_middle": 10,
-    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-    "context_dim": 2048,
-    "use_linear_in_transformer": True,
-    "num_head_channels": 64,
-    "adm_in_channels": 2816,
-    "num_classes": "sequential",
-}
 FAMILIES = [
-    ("SD 1.5", supported_models.SD15, comfy.model_base.BaseModel, SD15, 16),
-    ("SDXL", supported_models.SDXL, comfy.model_base.SDXL, SDXL, 70),
+    ("SD 1.5", *UNETS["SD 1.5"], comfy.model_base.BaseModel, 16),
+    ("SDXL", *UNETS["SDXL"], comfy.model_base.SDXL, 70),
 ]
 
 
 def backbone(kind, model_class, unet):
-    config = kind(unet)
+    config = kind(unet | {"dtype": torch.bfloat16})
     config.manual_cast_dtype = None
     model = model_class(config, comfy.model_base.ModelType.EPS, device=torch.device("cpu"))
     noise = 0.02 * torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
@@ -62,8 +30,8 @@ def backbone(kind, model_class, unet):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "kind", "model_class", "unet", "sites"), FAMILIES, ids=[f[0] for f in FAMILIES])
-def test_a_training_step_reaches_every_site(family, kind, model_class, unet, sites):
+@pytest.mark.parametrize(("family", "kind", "unet", "model_class", "sites"), FAMILIES, ids=[f[0] for f in FAMILIES])
+def test_a_training_step_reaches_every_site(family, kind, unet, model_class, sites):
     model, denoiser = backbone(kind, model_class, unet)
     base = denoiser.base
     assert (base.family, len(base.sites)) == (family, sites)
