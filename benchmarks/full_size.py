@@ -11,9 +11,12 @@ from typing import Any, NamedTuple, cast
 import comfy.model_patcher
 import comfy.sd
 import torch
-from comfy import supported_models
+from comfy import model_detection, supported_models
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from ..personalization.comfyui.family import FAMILIES
 
 COMMON: dict[str, Any] = {
     "image_size": 32,
@@ -61,8 +64,28 @@ class Loaded(NamedTuple):
 
 def load(family: str, folder: Path) -> Loaded:
     """MODEL and CLIP from the family's checkpoint in `folder`, written there if need be."""
-    found = comfy.sd.load_checkpoint_guess_config(str(checkpoint(family, folder)), output_vae=False, output_clip=True)
+    return opened(checkpoint(family, folder))
+
+
+def opened(path: Path) -> Loaded:
+    """MODEL and CLIP from a checkpoint, by ComfyUI's own loader."""
+    found = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=True)
     return Loaded(cast(comfy.model_patcher.ModelPatcher, found[0]), cast(comfy.sd.CLIP, found[1]))
+
+
+def family_in(path: Path) -> str:
+    """Told from the shapes in a checkpoint's header; ValueError where it is none of SD 1.5, SD 2 and SDXL."""
+    with safe_open(path, "pt") as file:
+        names = file.keys()
+        shapes = {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names}
+    config = model_detection.model_config_from_unet(shapes, model_detection.unet_prefix_from_state_dict(shapes))
+    known = [family for family, (kind, _) in FAMILIES.items() if isinstance(config, kind)]
+    if not known:
+        raise ValueError(
+            f"{path.name} holds no model that concepts act in; a checkpoint of {', '.join(FAMILIES)} is needed. "
+            "Name one of these."
+        )
+    return known[0]
 
 
 def checkpoint(family: str, folder: Path) -> Path:

@@ -94,8 +94,8 @@ CASES: dict[str, Callable[[Base], Composition]] = {
 
 
 class Bench:
-    def __init__(self, side: int) -> None:
-        self.loaded = full_size.load(FAMILY, CHECKPOINTS)
+    def __init__(self, loaded: full_size.Loaded, side: int) -> None:
+        self.loaded = loaded
         self.base = base_of(self.loaded.model, fingerprint=False)
         self.latent = torch.zeros(1, 4, side // 8, side // 8)
         self.taken: list[float] = []
@@ -144,14 +144,17 @@ class Bench:
 
 
 def main(argv: list[str]) -> int:
-    parser = arguments("overhead")
-    parser.add_argument("--side", type=int, help="pixels; by default 512, --quick the half")
+    parser = arguments("overhead", any_checkpoint=True)
+    parser.add_argument("--side", type=int, help="pixels; by default what the family was trained at, --quick the half")
     wanted = parser.parse_args(argv)
     first_to_go()
-    side = wanted.side or SIDES[FAMILY] // (HALF if wanted.quick else 1)
-    table = Table(wanted.json, {"bench": "overhead", "quick": wanted.quick, "model": f"{FAMILY}, {side} px, guidance"})
+    family = full_size.family_in(wanted.checkpoint) if wanted.checkpoint else FAMILY
+    side = wanted.side or SIDES[family] // (HALF if wanted.quick else 1)
+    model = wanted.checkpoint.name if wanted.checkpoint else family
+    table = Table(wanted.json, {"bench": "overhead", "quick": wanted.quick, "model": f"{model}, {side} px, guidance"})
     table.values["device"] = device_name()
-    bench = Bench(side)
+    loaded = full_size.opened(wanted.checkpoint) if wanted.checkpoint else full_size.load(family, CHECKPOINTS)
+    bench = Bench(loaded, side)
     base_seconds: list[float] = []
     for name, make in CASES.items():
         table.row(name, partial(_row, bench, make, QUICK_RUNS if wanted.quick else RUNS, base_seconds), "case")

@@ -135,15 +135,20 @@ def bare(network: torch.nn.Module) -> Iterator[None]:
             module.forward = forward
 
 
-def machine_of(family: str, side: int) -> Machine:
+def machine_of(family: str, side: int, checkpoint: Path | None = None) -> Machine:
     """Frozen weights that autograd may pass through: the canvas's own are what floor and forward run on."""
     with torch.inference_mode(False):
-        loaded = playground.load() if family == playground.FAMILY else full_size.load(family, CHECKPOINTS)
+        loaded = playground.load() if family == playground.FAMILY else _loaded(family, checkpoint)
         model, clip = loaded.model, loaded.clip
         model.model.requires_grad_(False)
         host.load_models_gpu([model, clip.patcher], force_full_load=True)
         shape = (5, model.model.latent_format.latent_channels, side // 8, side // 8)
         return Machine(model, clip, torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+
+
+def _loaded(family: str, checkpoint: Path | None) -> full_size.Loaded:
+    """The user's own checkpoint, or one with random weights."""
+    return full_size.opened(checkpoint) if checkpoint else full_size.load(family, CHECKPOINTS)
 
 
 def measured(machine: Machine, method: str, steps: int) -> dict[str, float | None]:
@@ -207,6 +212,7 @@ class Wanted(NamedTuple):
     family: str
     quick: bool
     asked: int | None  # pixels
+    checkpoint: Path | None = None
 
     @property
     def side(self) -> int:
@@ -223,7 +229,8 @@ class Wanted(NamedTuple):
 def in_a_process(wanted: Wanted, method: str) -> dict[str, float | None]:
     command = [sys.executable, str(ROOT / "dev.py"), "bench", "step", "--family", wanted.family, "--row", method]
     size = ["--side", str(wanted.side), *(["--quick"] if wanted.quick else [])]
-    done = subprocess.run([*command, *size], capture_output=True, text=True)
+    own = ["--checkpoint", str(wanted.checkpoint)] if wanted.checkpoint else []
+    done = subprocess.run([*command, *size, *own], capture_output=True, text=True)
     if done.returncode:
         raise RowFailed(f"it ended with {done.returncode}: {(done.stderr.splitlines() or [''])[-1][:200]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -236,7 +243,7 @@ def first_to_go() -> None:
 
 
 def main(argv: list[str]) -> int:
-    parser = arguments("step")
+    parser = arguments("step", any_checkpoint=True)
     parser.add_argument("--family", choices=(*full_size.UNETS, playground.FAMILY), help="only this one")
     parser.add_argument("--side", type=int, help="pixels; by default what the family was trained at, --quick the half")
     parser.add_argument("--sdxl", action="store_true", help="SDXL too; its weights take 10 GB in fp32")
@@ -245,12 +252,16 @@ def main(argv: list[str]) -> int:
     if given.row:
         first_to_go()
         wanted = Wanted(given.family, given.quick, given.side)
-        print(json.dumps(measured(machine_of(given.family, wanted.side), given.row, wanted.steps(given.row))))
+        machine = machine_of(given.family, wanted.side, given.checkpoint)
+        print(json.dumps(measured(machine, given.row, wanted.steps(given.row))))
         return 0
+    if given.checkpoint:
+        given.family = full_size.family_in(given.checkpoint)
     families = [given.family] if given.family else ["SD 1.5", playground.FAMILY, *(["SDXL"] if given.sdxl else [])]
-    table = Table(given.json, {"bench": "step", "quick": given.quick, "side": given.side})
+    about = {"bench": "step", "quick": given.quick, "side": given.side}
+    table = Table(given.json, about | ({"checkpoint": given.checkpoint.name} if given.checkpoint else {}))
     for family in families:
-        _measure(table, Wanted(family, given.quick, given.side))
+        _measure(table, Wanted(family, given.quick, given.side, given.checkpoint))
     table.values |= table.values.get(families[0], {})
     table.write()
     for family in families:

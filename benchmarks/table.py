@@ -59,12 +59,25 @@ def _text(cell: Cell) -> str:
     return "-" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell)
 
 
-def arguments(name: str) -> argparse.ArgumentParser:
-    """What every benchmark takes."""
+class _PlaygroundOnly(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        parser.error(
+            f"--checkpoint is {values}; {parser.prog} scores pictures of the playground's own world, whose truth is "
+            "known, and needs its model. Leave it out; `bench step` and `bench overhead` measure a checkpoint's speed "
+            "and memory, `demo --checkpoint` its pictures."
+        )
+
+
+def arguments(name: str, any_checkpoint: bool = False) -> argparse.ArgumentParser:
+    """What every benchmark takes; `any_checkpoint` where it can measure the user's own."""
     parser = argparse.ArgumentParser(prog=f"bench {name}")
     parser.add_argument("--json", type=Path, help="where the result goes; a restart goes on from what is there")
     parser.add_argument("--quick", action="store_true", help="fewer of everything")
     parser.add_argument("--world-seed", type=int, default=0, help="another seed draws other instances and scenes")
+    action, wanted = (
+        ("store", "an SD 1.5 or SDXL checkpoint") if any_checkpoint else (_PlaygroundOnly, argparse.SUPPRESS)
+    )
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", action=action, help=wanted)
     parser.add_argument("--weights", type=Path, help="a folder with the playground's weights, by default the pack's")
     return parser
 

@@ -77,8 +77,8 @@ class PlaceConcept(io.ComfyNode):
                     optional=True,
                     default=True,
                     tooltip="For concepts with low-rank layers (staged, staged fast, imported LoRAs). On: its layers "
-                    "act only in prompts with its word, and take a little time. Off: they are merged into the model as "
-                    "a LoRA's are, at no cost and in every "
+                    "act only in prompts with its word, a subject's leave the prompt's other words alone, and they "
+                    "take a little time. Off: they are merged into the model as a LoRA's are, at no cost and in every "
                     "prompt, the negative one too; likeness falls.",
                     advanced=True,
                 ),

@@ -117,7 +117,21 @@ def _presence(places: Places, call: Call) -> Presence:
         if any(slots.word == places.placed.word for slots in chunk.slots)
         for sample in range(chunk.start, chunk.start + chunk.size)
     ]
-    return Presence(places.placed, u, tuple(boxes))
+    return Presence(places.placed, u, tuple(boxes), tuple(sorted(_spoken(places.placed, call))))
+
+
+def _spoken(placed: PlacedConcept, call: Call) -> set[tuple[int, int]]:
+    """(sample, row) wherever one of the text encoders reads its phrase, tiled copies included."""
+    return {
+        (sample, row + copy)
+        for chunk in call.chunks
+        for slots in chunk.slots
+        if slots.word == placed.word
+        for rows in (*slots.rows.values(), *slots.category.values())
+        for row in rows
+        for copy in range(0, call.tokens, chunk.length)
+        for sample in range(chunk.start, chunk.start + chunk.size)
+    }
 
 
 def edited(context: Tensor, site: Site, places: Iterable[Places], rows: RowCache) -> Tensor:

@@ -14,7 +14,8 @@ class PlacedConcept:
     """A concept in use. `region` is a mask (height, width) in 0..1 over the whole picture, None = everywhere.
 
     `start` and `end` are percents of sampling (0..1) between which the parts act. `sparing` keeps low-rank layers out
-    of conditionings without the word; else they are merged into the model, as a LoRA is.
+    of conditionings without the word, and a subject's out of the prompt's other words; else they are merged into the
+    model, as a LoRA is.
     """
 
     concept: Concept
@@ -34,6 +35,11 @@ class PlacedConcept:
     def merges(self) -> bool:
         """Whether its low-rank layers go into the weights (parts/low_rank.py)."""
         return self.region is None and (self.start, self.end) == (0, 1) and not self.sparing
+
+    @property
+    def narrow(self) -> bool:
+        """Whether its low-rank layers change keys and values of its own phrase alone; a style's are in every row."""
+        return self.sparing and (self.role or self.concept.info.role) == "subject"
 
 
 Composition = tuple[PlacedConcept, ...]

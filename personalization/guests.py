@@ -29,6 +29,7 @@ class Presence:
     placed: PlacedConcept
     u: Tensor
     boxes: tuple[tuple[int, Box], ...]  # (sample, box)
+    spoken: tuple[tuple[int, int], ...] = ()  # (sample, row) of its phrase, slots and category alike
     _at: dict[Grid, Tensor] = field(default_factory=dict)
 
     @property
@@ -39,6 +40,12 @@ class Presence:
     def rows(self) -> Tensor:
         """The samples that hold the word (k,)."""
         return torch.tensor(sorted(self.samples), device=self.u.device, dtype=torch.long)
+
+    @cached_property
+    def phrase(self) -> tuple[Tensor, Tensor]:
+        """Samples and rows of its phrase, (m,) each."""
+        sample, row = zip(*self.spoken, strict=True)
+        return torch.tensor(sample, device=self.u.device), torch.tensor(row, device=self.u.device)
 
     def over(self, grid: Grid) -> Tensor:
         """u at every position (b, h w), or (b, 1) where the concept has no region."""

@@ -180,7 +180,8 @@ class _Run:
     def compose(self) -> None:
         """A new concept per stage and no oftener: contexts carry its hash, which is taken once and costs a copy."""
         concept = self.task.concept.with_tensors(self.state.parameters)
-        self.composition = (PlacedConcept(concept), *attractors(concept, self.state.parameters))
+        # In every row of the text: learned in its own alone, as it is used, it comes less near (README, figures).
+        self.composition = (PlacedConcept(concept, sparing=False), *attractors(concept, self.state.parameters))
         frozen = not any(tensor.requires_grad for tensor in concept.embeddings.values())
         self.prompts = Prompts(self.task.prompt_encoder, self.composition, frozen)
 

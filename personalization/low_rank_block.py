@@ -19,6 +19,7 @@ from .rows import RowCache
 from .sites import Site
 
 Acting = tuple[Presence, Mapping[str, Pair]]
+TEXT = ("attn2.to_k", "attn2.to_v")  # layers that read the prompt
 
 
 class LowRankBlock:
@@ -58,7 +59,9 @@ class LowRankBlock:
     def changed(self, name: str, x: Tensor, out: Tensor) -> Tensor:
         for presence, pairs in self.acting:
             if name in pairs:
-                out = _with_change(out, x, pairs[name], presence, self.cache)
+                pair = Pair(*(self.cache.like(one, x) for one in pairs[name]))
+                change = _in_phrase if name in TEXT and presence.placed.narrow else _in_sample
+                out = change(out, x, pair, presence)
         return out
 
     def remove(self) -> None:
@@ -79,12 +82,24 @@ def _at(site: Site, presences: Sequence[Presence]) -> Iterator[Acting]:
                 yield presence, part.layers[site]
 
 
-def _with_change(out: Tensor, x: Tensor, pair: Pair, presence: Presence, cache: RowCache) -> Tensor:
+def _in_sample(out: Tensor, x: Tensor, pair: Pair, presence: Presence) -> Tensor:
     """out + u (alpha / r) B A x in the samples that hold the word; the others keep their bits."""
     times, odd = divmod(x.shape[0], presence.u.shape[0])  # packs that tile the picture make several of one sample
     if odd:
         return out
     rows = (presence.rows[:, None] * times + torch.arange(times, device=x.device)).flatten()
-    own, u = x[rows], presence.u[rows // times].to(x)[:, None, None]
-    change = u * low_rank_change(own, cache.like(pair.a, x), cache.like(pair.b, x))
-    return out.index_add(0, rows, change.to(out))
+    u = presence.u[rows // times].to(x)[:, None, None]
+    return out.index_add(0, rows, (u * low_rank_change(x[rows], *pair)).to(out))
+
+
+def _in_phrase(out: Tensor, x: Tensor, pair: Pair, presence: Presence) -> Tensor:
+    """The same of text (b, tokens, d) in the rows of its phrase alone: other words keep their keys and values."""
+    times, odd = divmod(x.shape[0], presence.u.shape[0])
+    if odd:
+        return out
+    sample, row = presence.phrase
+    samples = (sample[:, None] * times + torch.arange(times, device=x.device)).flatten()
+    rows = row.repeat_interleave(times)
+    u = presence.u[samples // times].to(x)[:, None]
+    change = u * low_rank_change(x[samples, rows], *pair)
+    return out.index_put((samples, rows), change.to(out), accumulate=True)

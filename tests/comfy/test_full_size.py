@@ -1,16 +1,19 @@
 """One training step on the published architectures with random weights: shapes and memory, not pictures."""
 
+import json
+
 import comfy.model_base
 import comfy.model_patcher
 import pytest
 import torch
-from concept_loom.benchmarks.full_size import UNETS
+from concept_loom.benchmarks.full_size import UNETS, family_in
 from concept_loom.personalization.comfyui.backbone import Backbone
 from concept_loom.personalization.comfyui.gradient_checkpoint import checkpointed
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.concept import Concept, ConceptInfo
 from concept_loom.personalization.denoiser import Context, Slots
 from concept_loom.personalization.parts import ContextRows
+from safetensors.torch import save_file
 
 FAMILIES = [
     ("SD 1.5", *UNETS["SD 1.5"], comfy.model_base.BaseModel, 16),
@@ -27,6 +30,33 @@ def backbone(kind, model_class, unet):
         flat = parameter.data.view(-1)
         flat.copy_(noise.repeat(-(-flat.numel() // len(noise)))[: flat.numel()])
     return model, Backbone(comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu")))
+
+
+@pytest.mark.parametrize("family", UNETS)
+def test_a_checkpoints_family_is_told_from_the_shapes_in_its_header(family, tmp_path):
+    kind, unet = UNETS[family]
+    config = kind({**unet})
+    network = config.get_model({}, "", device=torch.device("meta")).diffusion_model
+    save_header(config.process_unet_state_dict_for_saving(network.state_dict()), tmp_path / "mine.safetensors")
+    assert family_in(tmp_path / "mine.safetensors") == family
+
+
+def test_a_file_without_a_model_of_ours_is_refused_by_name(tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "mine.safetensors")
+    with pytest.raises(ValueError, match=r"mine\.safetensors.*SD 1\.5"):
+        family_in(tmp_path / "mine.safetensors")
+
+
+def save_header(state, path):
+    """A file with the shapes of `state` whose data is a hole on the disk."""
+    end, entries = 0, {}
+    for name, tensor in state.items():
+        entries[name] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [end, end + 2 * tensor.numel()]}
+        end += 2 * tensor.numel()
+    header = json.dumps(entries).encode()
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + end)
 
 
 @pytest.mark.slow

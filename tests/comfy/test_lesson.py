@@ -368,9 +368,9 @@ def test_a_larger_budget_means_more_and_given_steps_mean_exactly_those() -> None
 
 def test_a_given_learning_rate_holds_however_long_the_run() -> None:
     asked = Wish("mug", "mug", "subject", "staged fast", "thorough")
-    assert recipe_of(asked, "SDXL", 5).pace(50, 1440) == pytest.approx(1 / 4)
+    assert recipe_of(asked, "SDXL", 5).pace(0, 1440) == pytest.approx(1 / 4)
     given = recipe_of(replace(asked, steps=5000, learning_rate=1e-4), "SDXL", 5)
-    assert given.pace(50, 5000) == 1.0
+    assert given.pace(0, 5000) == 1.0
 
 
 def test_soft_masks_are_shown_where_they_were_made_and_learn_something_else(canvas, pictures, tmp_path) -> None:

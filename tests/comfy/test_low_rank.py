@@ -27,8 +27,9 @@ def next_key(how):
     return next(iter(how)) if isinstance(how, dict) else None
 
 
-def placed(word="mug", family="SD 1.5", rank=3, sparing=False, **how):
-    return PlacedConcept(tiny.low_rank(tiny.concept(word, word, family), rank), sparing=sparing, **how)
+def placed(word="mug", family="SD 1.5", rank=3, sparing=False, learned_as="subject", **how):
+    concept = tiny.low_rank(tiny.concept(word, word, family), rank)
+    return PlacedConcept(replace(concept, info=replace(concept.info, role=learned_as)), sparing=sparing, **how)
 
 
 def embedded(word="mug", family="SD 1.5"):
@@ -44,7 +45,7 @@ def drawn(*placed, text="a photo of <mug>", family="SD 1.5", **how):
 def test_merged_is_activation_where_every_sample_holds_the_word(family):
     text = "a photo of <mug>"
     merged, one = drawn(placed(family=family), family=family, negative=text)
-    acting, other = drawn(placed(family=family, sparing=True), family=family, negative=text)
+    acting, other = drawn(placed(family=family, sparing=True, learned_as="style"), family=family, negative=text)
     plain, _ = drawn(embedded(family=family), family=family, negative=text)
     assert merged_sites(one.model) and not merged_sites(other.model)
     assert differ(acting, merged) < 1e-3 < 0.1 < differ(merged, plain)
@@ -120,7 +121,11 @@ def test_outside_its_window_it_does_nothing():
 def test_a_region_of_the_whole_picture_is_no_region_and_half_of_it_is_less():
     free, whole, half, none = (
         drawn(one, text="a <mug>")[0]
-        for one in (placed(sparing=True), placed(region=torch.ones(64, 64)), placed(region=LEFT), embedded())
+        for one in (
+            placed(sparing=True),
+            *(placed(sparing=True, region=one) for one in (torch.ones(64, 64), LEFT)),
+            embedded(),
+        )
     )
     assert differ(whole, free) < 1e-4 < 0.01 < differ(half, free)
     assert differ(half, none) > 0.01
@@ -142,6 +147,29 @@ def test_a_region_ends_where_it_ends_in_the_block_itself():
     half, none, everywhere = (outputs[name].unflatten(1, (-1, 8)) for name in ("half", "none", "all"))  # 8 x 8 here
     assert torch.equal(half[:, :, 4:], none[:, :, 4:]) and not torch.equal(half[:, :, :4], none[:, :, :4])
     torch.testing.assert_close(half[:, :, :4], everywhere[:, :, :4])
+
+
+@pytest.mark.parametrize("text", ["a <mug> on the beach", "(<mug>:1.2) beside a <mug>", f"a <mug>, {LONG}"])
+def test_used_sparingly_a_subject_changes_keys_and_values_of_its_own_phrase_alone(text):
+    own, slots = rows_changed(placed(sparing=True), text)
+    every, _ = rows_changed(placed(sparing=True, learned_as="style"), text)
+    assert own == {row for one in slots for rows in (one.rows, one.category) for row in rows["l"]}
+    assert 2 * len(slots) <= len(own) < len(every) and every == set(range(max(every) + 1))
+
+
+def rows_changed(one, text):
+    """Rows in which a layer that reads the prompt gives something else than its weights do; where the word stands."""
+    layer, found = blocks(tiny.model())[3].attn2.to_v, set()
+
+    def look(module, given, out):
+        plain = torch.nn.functional.linear(given[0], module.weight, module.bias)
+        found.update((out - plain).abs().amax((0, 2)).gt(1e-4).nonzero()[:, 0].tolist())
+
+    with training_session(tiny.model(), tiny.clip()) as (backbone, encoder), torch.no_grad():
+        hook, context = layer.register_forward_hook(look), encoder.encode(text, (one,))
+        backbone.predict(torch.ones(1, 4, 16, 16), torch.ones(1), [context], (one,))
+        hook.remove()
+    return found, context.slots
 
 
 def test_composed_again_the_same_word_replaces_and_order_does_not_matter():

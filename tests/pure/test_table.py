@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from concept_loom.benchmarks.table import Table, print_table
+from concept_loom.benchmarks.table import Table, arguments, print_table
 
 
 def _never():
@@ -47,3 +47,12 @@ def test_columns_line_up(capsys):
     lines = capsys.readouterr().out.rstrip("\n").split("\n")
     assert len({len(line) for line in lines}) == 1
     assert lines[2].endswith("-")
+
+
+def test_a_checkpoint_is_taken_where_it_can_be_measured_and_refused_with_a_way_out_elsewhere(capsys):
+    own = ["--checkpoint", "mine.safetensors"]
+    assert arguments("step", any_checkpoint=True).parse_args(own).checkpoint.name == "mine.safetensors"
+    with pytest.raises(SystemExit):
+        arguments("methods").parse_args(own)
+    told = capsys.readouterr().err
+    assert all(part in told for part in ("mine.safetensors", "needs its model", "demo --checkpoint"))
