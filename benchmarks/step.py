@@ -180,7 +180,7 @@ def _task(session: Session, latents: Tensor, method: str, steps: int) -> LearnTa
     recipe = recipe_for(method, base.family, "subject")
     recipe = replace(recipe, stages=recipe.stages[-1:], steps=steps, batch_size=1, dpp=0.0)
     count, _, *size = latents.shape
-    shown = TrainingLatents(latents, torch.ones(count, 1, *size), ("",) * count, latents[:0], torch.ones(0, 1, *size))
+    shown = TrainingLatents(tuple(latents), tuple(torch.ones(count, 1, *size)), ("",) * count)
     beginning = Beginning(
         session.encoder, base, recipe, "mug", "mug", "subject", denoiser=session.denoiser, latents=shown
     )

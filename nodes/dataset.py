@@ -15,7 +15,6 @@ from .sockets import CATEGORY, SPEAKS
 from .sockets import Dataset as DatasetSocket
 
 HOLDOUTS = [AUTO, "0", "1", "2", "3", "4", "5"]
-ANY_SIZE = (8, 8)  # what depends on the size of training, Learn Concept tells
 PICTURES_WIDGET = "CONCEPT_LOOM_PICTURES"  # web/pictures.js
 
 
@@ -87,8 +86,8 @@ class ConceptDatasetNode(io.ComfyNode):
                 io.String.Output("report", tooltip="What was read and held out, and what to improve."),
                 io.Image.Output(
                     "preview",
-                    tooltip="What will be learned from, on one sheet: each picture as it is cropped for square "
-                    "training, red where its mask leaves out, the held-out ones last and framed in blue.",
+                    tooltip="What will be learned from, on one sheet: each picture as it is cropped, red "
+                    "where its mask leaves out, the held-out ones last and framed in blue.",
                 ),
             ],
         )
@@ -122,5 +121,5 @@ class ConceptDatasetNode(io.ComfyNode):
 
 
 def _report(dataset: ConceptDataset) -> tuple[str, ...]:
-    findings = examine(dataset, ANY_SIZE)
+    findings = examine(dataset)  # what depends on the size of training, Learn Concept tells
     return (health(dataset, findings).sentence, *dataset.report(), *(finding.sentence for finding in findings))

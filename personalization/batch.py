@@ -27,15 +27,27 @@ class Batch(NamedTuple):
 
 
 def draw(latents: TrainingLatents, recipe: Recipe, texts: tuple[tuple[str, ...], ...], generator: Generator) -> Batch:
-    """A batch in which no picture comes twice before all have come once; `texts[i]` are those of latent i."""
-    count, size = len(latents.train), recipe.batch_size
-    rounds = [torch.randperm(count, generator=generator) for _ in range(math.ceil(size / count))]
-    chosen = torch.cat(rounds)[:size]
+    """A batch of one bucket, in which no picture comes twice before all of it have come once.
+
+    `texts[i]` are those of latent i.
+    """
+    bucket, size = _one_of(latents.buckets, generator), recipe.batch_size
+    rounds = [torch.randperm(len(bucket), generator=generator) for _ in range(math.ceil(size / len(bucket)))]
+    chosen = bucket[torch.cat(rounds)[:size]].tolist()
     percent = spread(size, recipe.sigma_range, generator)
-    noise = torch.randn(size, *latents.train.shape[1:], generator=generator)
+    x0, mask = (torch.stack([every[i] for i in chosen]) for every in (latents.train, latents.masks))
+    noise = torch.randn(x0.shape, generator=generator)
     picks = torch.rand(size, generator=generator).tolist()
-    said = tuple(_picked(texts[i], pick) for i, pick in zip(chosen.tolist(), picks, strict=True))
-    return Batch(latents.train[chosen], latents.masks[chosen], noise, percent, said)
+    said = tuple(_picked(texts[i], pick) for i, pick in zip(chosen, picks, strict=True))
+    return Batch(x0, mask, noise, percent, said)
+
+
+def _one_of(buckets: tuple[Tensor, ...], generator: Generator) -> Tensor:
+    """As often as it has latents, so that each of them is learned from alike."""
+    if len(buckets) == 1:
+        return buckets[0]
+    sizes = torch.tensor([len(one) for one in buckets], dtype=torch.float)
+    return buckets[int(torch.multinomial(sizes, 1, generator=generator))]
 
 
 def spread(size: int, limits: tuple[float, float], generator: Generator) -> Tensor:

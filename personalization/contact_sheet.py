@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .augment import TrainingLatents
+from .buckets import bucket
 from .dataset import ConceptDataset, View, view
 from .pictures import Picture
 
 SHEET = 1536  # pixels at most across
-TILE = 512  # what SD 1.5 trains at; every square training size takes the same crop
+TILE = 512  # what SD 1.5 trains at; other sizes take nearly the same crop
 LEAST = 64
 SHADE = torch.tensor((0.85, 0.15, 0.3))  # over what the mask leaves out, as retouchers' masks are shown
 SHADED = 0.6
@@ -26,7 +27,7 @@ HELD_OUT = (70, 130, 255)
 
 class Shown(NamedTuple):
     picture: Picture
-    mask: Tensor | None = None  # of its crop, at any size, instead of its own
+    mask: Tensor | None = None  # (1, h, w) of its crop, at any size, instead of its own
     held_out: bool = False
 
 
@@ -37,8 +38,8 @@ def contact_sheet(dataset: ConceptDataset) -> Tensor:
 
 def masks_sheet(dataset: ConceptDataset, latents: TrainingLatents, views: int) -> Tensor:
     """The same sheet under the masks that learning uses, which may be soft ones."""
-    training = zip(dataset.training, latents.masks[::views, 0], strict=True)  # the first view is the plain one
-    holdout = zip(dataset.holdout, latents.held_masks[:, 0], strict=True)
+    training = zip(dataset.training, latents.masks[::views], strict=True)  # the first view is the plain one
+    holdout = zip(dataset.holdout, latents.held_masks, strict=True)
     return _sheet([Shown(*one) for one in training] + [Shown(*one, True) for one in holdout])
 
 
@@ -54,11 +55,15 @@ def _sheet(shown: Sequence[Shown]) -> Tensor:
 
 
 def _tile(shown: Shown, side: int) -> Tensor:
-    plain = view(shown.picture, (side, side))
-    if shown.mask is None:
-        return shaded(plain)
-    mask = interpolate(shown.mask[None, None], (side, side), mode="bilinear")[0, 0]
-    return shaded(View(plain.pixels, mask))
+    """The crop in the middle of a square tile."""
+    shape = bucket(shown.picture.size, TILE)
+    height, width = (max(8, round(side * edge / max(shape) / 8) * 8) for edge in shape)
+    plain = view(shown.picture, (height, width))
+    if shown.mask is not None:
+        plain = View(plain.pixels, interpolate(shown.mask[None], (height, width), mode="bilinear")[0, 0])
+    tile, top, left = torch.zeros(side, side, 3), (side - height) // 2, (side - width) // 2
+    tile[top : top + height, left : left + width] = shaded(plain)
+    return tile
 
 
 def shaded(shown: View) -> Tensor:

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .buckets import LONGEST
 from .dataset import ConceptDataset, fitting_box, twins_of
 from .finding import FEW, Finding, finding_on, names_of
 from .pictures import Picture
 from .repeated import same_lines, turned, turned_ones
 from .subject import cropped, one_place, small
 
-SMALL = 0.75  # of the training size; a little upscaling does no harm
+SMALL = 0.75  # of the training size; a little less does no harm
 LOST = 0.4  # of a picture's area cut away by the crop
+NO_SIDE = 0  # for examine: what depends on the size of training is left out
 BLUR_SIDE = 256  # sharpness is judged at this size, so that megapixels do not count as sharpness
 BLURRED = 0.06  # of full contrast; a step edge gives 1 times its contrast, one blurred over 5 pixels 0.05
 
@@ -51,14 +53,14 @@ class Health(NamedTuple):
     sentence: str
 
 
-def examine(dataset: ConceptDataset, size: tuple[int, int]) -> tuple[Finding, ...]:
-    """All findings on `dataset` for training at `size` (height, width); none means that nothing was noticed."""
+def examine(dataset: ConceptDataset, side: int = NO_SIDE) -> tuple[Finding, ...]:
+    """All findings on `dataset` for a model trained at `side` x `side`; none means that nothing was noticed."""
     pairs, lying = twins_of(dataset.pictures), turned_ones(dataset)
     again = {j for _, j in pairs} | lying
     unlike = [picture for i, picture in enumerate(dataset.pictures) if i not in again]
     upright = turned([dataset.pictures[i] for i in sorted(lying)])
     whole = (_few(dataset), _twins(dataset, pairs), _one_background(dataset) or same_lines(unlike), upright)
-    single = (_tiny(dataset, size), _cut(dataset, size), _blurred(dataset), _inside_out(dataset))
+    single = (_tiny(dataset, side), _cut(dataset), _blurred(dataset), _inside_out(dataset))
     subject = (one_place(dataset), small(dataset), cropped(dataset))
     return tuple(finding for finding in (*whole, *single, *subject) if finding)
 
@@ -107,33 +109,24 @@ def _twins(dataset: ConceptDataset, pairs: Sequence[tuple[int, int]]) -> Finding
     return Finding("near-duplicates", names, f"Almost the same picture: {listed}. Keep one of each.")
 
 
-def _tiny(dataset: ConceptDataset, size: tuple[int, int]) -> Finding | None:
-    small = [picture for picture in dataset.pictures if fitting_box(picture, size).height < SMALL * size[0]]
+def _tiny(dataset: ConceptDataset, side: int) -> Finding | None:
+    small = [picture for picture in dataset.pictures if min(picture.size) < SMALL * side]
     return finding_on(
         "tiny",
         small,
-        f"Smaller than the training size {size[1]} x {size[0]}, so they would be blown up and learned as blurred: "
-        "{}. Use larger originals, or train at a smaller size.",
+        f"Smaller than the {side} x {side} that this model was trained at, so they are learned small and with less "
+        "detail: {}. Use larger originals, or a model that was trained at a smaller size.",
     )
 
 
-def _cut(dataset: ConceptDataset, size: tuple[int, int]) -> Finding | None:
-    cut = [picture for picture in dataset.pictures if _kept(picture, size) < 1 - LOST]
+def _cut(dataset: ConceptDataset) -> Finding | None:
+    cut = [picture for picture in dataset.pictures if max(picture.size) * (1 - LOST) > LONGEST * min(picture.size)]
     return finding_on(
         "cut",
         cut,
-        f"More than {LOST:.0%} is cut away to make them {_shape(size)}: {{}}. "
+        f"More than {LOST:.0%} is cut away, for none is learned longer than {LONGEST:g} times its other side: {{}}. "
         "Crop them around the subject, or give masks.",
     )
-
-
-def _shape(size: tuple[int, int]) -> str:
-    return "square" if size[0] == size[1] else f"{size[1]} x {size[0]}"
-
-
-def _kept(picture: Picture, size: tuple[int, int]) -> float:
-    box = fitting_box(picture, size)
-    return box.height * box.width / (picture.size[0] * picture.size[1])
 
 
 def _blurred(dataset: ConceptDataset) -> Finding | None:

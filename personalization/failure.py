@@ -14,7 +14,6 @@ from .learned import Held, Step
 
 RECENT = 50  # steps told
 OURS = (ValueError, ArithmeticError, MemoryError, FileNotFoundError)  # raised with a sentence that says what to do
-SIZE = (8, 8)  # findings that depend on the size of training are Learn Concept's own
 
 _QUOTED = re.compile(r"""(['"])(?:~|[A-Za-z]:)?[\\/][^'"\n]*\1""")
 _BARE = re.compile(r"(?<![\w<>/\\.])(?:~|[A-Za-z]:)?[\\/]+[\w.~-][^\s'\"<>|:,;()]*")
@@ -89,4 +88,4 @@ def _listed(values: Mapping[str, object]) -> list[str]:
 def _pictures(dataset: ConceptDataset) -> list[str]:
     sizes = [f"picture {number}: {one.size[1]} x {one.size[0]}" for number, one in enumerate(dataset.pictures, 1)]
     held = f"{len(dataset.pictures)} pictures, {len(dataset.held_out)} held out"
-    return [held, *sizes, *(finding.sentence for finding in examine(dataset, SIZE))]
+    return [held, *sizes, *(finding.sentence for finding in examine(dataset))]

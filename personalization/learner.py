@@ -92,6 +92,7 @@ def learn(task: LearnTask, on_event: Callable[[Event], None] = lambda event: Non
 
 def rehearsals(task: LearnTask) -> Iterator[Callable[[], object]]:
     """Per stage the forward of a step on one picture, with copies of the tensors: nothing is learned from it."""
+    task = replace(task, latents=task.latents.largest)
     for stage in task.recipe.stages:
         recipe = replace(task.recipe, stages=(stage,), batch_size=1, steps=1)
         run = _Run(replace(task, recipe=recipe, snapshot=None), lambda event: None)

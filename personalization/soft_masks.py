@@ -8,6 +8,7 @@ papers have no such masks: all of this is ours. It finds things, not this thing:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -35,10 +36,9 @@ def with_soft_masks(
         return latents
     context, before = _asked(denoiser, encoder, class_word)
 
-    def filled(pictures: Tensor, masks: Tensor) -> Tensor:
+    def filled(pictures: Sequence[Tensor], masks: Sequence[Tensor]) -> tuple[Tensor, ...]:
         pairs = zip(pictures, masks, strict=True)
-        found = (m if has_mask(m) else soft_mask_of(x0[None], denoiser, context, before)[0] for x0, m in pairs)
-        return torch.stack([*found]) if len(masks) else masks
+        return tuple(m if has_mask(m) else soft_mask_of(x0[None], denoiser, context, before)[0] for x0, m in pairs)
 
     return replace(
         latents, masks=filled(latents.train, latents.masks), held_masks=filled(latents.held_out, latents.held_masks)
@@ -51,9 +51,9 @@ def soft_masks(latents: Tensor, denoiser: Denoiser, encoder: PromptEncoder, clas
     return torch.cat([soft_mask_of(x0, denoiser, context, before) for x0 in latents.split(1)])
 
 
-def has_mask(masks: Tensor) -> bool:
-    """Whether any of `masks` leaves something out; a picture without a mask has one of ones."""
-    return bool((masks < 1).any())
+def has_mask(mask: Tensor) -> bool:
+    """Whether `mask` leaves something out; a picture without a mask has one of ones."""
+    return bool((mask < 1).any())
 
 
 @torch.no_grad()

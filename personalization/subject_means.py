@@ -20,7 +20,8 @@ def subject_means(denoiser: Denoiser, context: Context, latents: TrainingLatents
     found: dict[Site, list[Tensor]] = {}
     generator = torch.Generator().manual_seed(SEED)
     for percent in PERCENTS:
-        for x0, mask in zip(latents.train.split(1), latents.masks.split(1), strict=True):
+        for x0, mask in zip(latents.train, latents.masks, strict=True):
+            x0 = x0[None]
             noise = torch.randn(x0.shape, generator=generator)
             sigma = denoiser.sigma_at(torch.tensor([percent])).to(denoiser.device)
             noised = denoiser.add_noise(x0.to(denoiser.device), sigma, noise.to(denoiser.device))
@@ -33,8 +34,10 @@ def subject_means(denoiser: Denoiser, context: Context, latents: TrainingLatents
 
 
 def _mean_inside(hidden: Tensor, mask: Tensor) -> Tensor:
-    """`hidden` (n, width) of an h x w grid, `mask` (1, 1, H, W) of the same shape at another size."""
+    """`hidden` (n, width) of an h x w grid, `mask` (1, H, W) of the same shape at another size."""
     grid = grid_of(len(hidden), (mask.shape[-2], mask.shape[-1]))
-    weight = interpolate(mask, size=grid, mode="area").flatten().to(hidden) if grid else hidden.new_ones(len(hidden))
+    weight = (
+        interpolate(mask[None], size=grid, mode="area").flatten().to(hidden) if grid else hidden.new_ones(len(hidden))
+    )
     weight = weight if weight.sum() > 0 else hidden.new_ones(len(hidden))
     return (weight / weight.sum()) @ hidden

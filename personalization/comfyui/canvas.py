@@ -82,14 +82,14 @@ def _other_sampling(model: comfy.model_patcher.ModelPatcher) -> list[str]:
     return [prediction_of(model), *(kind.__name__ for kind in type(other).__mro__), *map(str, sigmas)]
 
 
-def size_for(base: Base) -> tuple[int, int]:
-    side = 512 if base.family == "SD 2" and base.prediction == "eps" else SIDES[base.family]
-    return side, side
+def side_for(base: Base) -> int:
+    """Pixels of the square that this base was trained at."""
+    return 512 if base.family == "SD 2" and base.prediction == "eps" else SIDES[base.family]
 
 
 @torch.no_grad()
 def latents_of(canvas: Canvas, dataset: ConceptDataset, recipe: Recipe, base: Base, seed: int) -> TrainingLatents:
-    return training_latents(dataset, size_for(base), recipe.augmentation, seed, canvas.encode)
+    return training_latents(dataset, side_for(base), recipe.augmentation, seed, canvas.encode)
 
 
 def learning_key(canvas: Canvas, dataset: ConceptDataset, recipe: Recipe, words: tuple[str, str], seed: int) -> str:

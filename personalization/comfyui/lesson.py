@@ -25,7 +25,7 @@ from ..methods import AUTO, Beginning, chosen, task_of
 from ..recipe import Recipe, recipe_for
 from ..thumbnail import jpeg_of, picture_from
 from ..unfinished import Unfinished
-from .canvas import Canvas, latents_of, learning_key, size_for
+from .canvas import Canvas, latents_of, learning_key, side_for
 from .gradient_checkpoint import checkpointed
 from .memory import Way, enough_memory, in_memory, room_for
 from .painter import Painter
@@ -154,7 +154,7 @@ def _learned(course: _Course, show: Show) -> _Made:
     latents = latents_of(canvas, course.dataset, recipe, course.base, course.wish.seed)
     memory = enough_memory(recipe.batch_size, "Learn Concept")
     with memory, training_session(canvas.model, canvas.clip, name=canvas.name) as session:
-        painter = Painter(canvas, session, recipe.templates[0], latents.train.shape[1:])
+        painter = Painter(canvas, session, recipe.templates[0], _square(latents, course.base))
         task = _task(course, session, latents)
 
         def tell(event: Event) -> None:
@@ -169,6 +169,12 @@ def _learned(course: _Course, show: Show) -> _Made:
         sketch = painter.sketched(learned)
     masked = masks_sheet(course.dataset, task.latents, recipe.augmentation.views) if recipe.soft_masks else None
     return _Made(learned, painter.painted(sketch), room, masked)
+
+
+def _square(latents: TrainingLatents, base: Base) -> tuple[int, int, int]:
+    """The shape of a preview's latents."""
+    side = side_for(base) // 8
+    return latents.train[0].shape[0], side, side
 
 
 def _from_where_it_was(task: LearnTask, unfinished: Unfinished, tell: Callable[[Event], None]) -> Learned:
@@ -214,4 +220,4 @@ def _remembered(concept: Concept, path: Path, word: str) -> Lesson:
 
 def _findings(dataset: ConceptDataset, base: Base) -> tuple[str, ...]:
     """What only the training size can tell; the dataset has told the rest."""
-    return tuple(found.sentence for found in examine(dataset, size_for(base)) if found.kind == "tiny")
+    return tuple(found.sentence for found in examine(dataset, side_for(base)) if found.kind == "tiny")

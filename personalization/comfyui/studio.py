@@ -17,7 +17,7 @@ from ..dataset import view
 from ..pictures import Picture
 from ..preview import Sitting, sampled
 from ..soft_masks import soft_masks
-from .canvas import Canvas, size_for
+from .canvas import Canvas, side_for
 from .encoders import encoders_of
 from .session import training_session
 
@@ -34,8 +34,8 @@ class Job(NamedTuple):
 def drawn(canvas: Canvas, jobs: Sequence[Job]) -> Tensor:
     """Pictures (n, h, w, 3) in 0..1 at the size of the family, in the way of Learn Concept's previews."""
     base, bar = canvas.base(), ProgressBar(len(jobs))
-    height, width = size_for(base)
-    shape = (canvas.model.model.latent_format.latent_channels, height // 8, width // 8)
+    side = side_for(base) // 8
+    shape = (canvas.model.model.latent_format.latent_channels, side, side)
     latents = []
     with training_session(canvas.model, canvas.clip, name=canvas.name) as session:
         for job in jobs:
@@ -47,10 +47,10 @@ def drawn(canvas: Canvas, jobs: Sequence[Job]) -> Tensor:
 
 def photographed(canvas: Canvas, pictures: Sequence[Picture]) -> Tensor:
     """Real pictures (n, h, w, 3) after the VAE: what a perfect denoiser could give."""
-    size = size_for(canvas.base())
+    side = side_for(canvas.base())
     with torch.no_grad():
-        seen = [canvas.decode(canvas.encode(view(one, size).pixels[None])).float() for one in pictures]
-    return torch.cat(seen).clamp(0, 1) if seen else torch.zeros(0, *size, 3)
+        seen = [canvas.decode(canvas.encode(view(one, (side, side)).pixels[None])).float() for one in pictures]
+    return torch.cat(seen).clamp(0, 1) if seen else torch.zeros(0, side, side, 3)
 
 
 def located(canvas: Canvas, pictures: Tensor, class_word: str) -> Tensor:

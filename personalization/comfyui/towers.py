@@ -25,7 +25,7 @@ from ..towers.networks import Towers
 from ..towers.recipe import RECIPES, TowersRecipe
 from ..towers.training import PAIRS, TowersTask, Trained, train
 from ..towers.triplets import Sizes, Users, triplets_of
-from .canvas import Canvas, checkpoint_name, size_for
+from .canvas import Canvas, checkpoint_name, side_for
 from .family import base_of
 from .fingerprint import fingerprint_of
 from .lesson import CURVE
@@ -109,7 +109,7 @@ def _key(course: TowersCourse, recipe: TowersRecipe) -> str:
 
 def _trained(course: TowersCourse, base: Base, recipe: TowersRecipe, on_step: Callable[[Step], None]) -> Trained:
     canvas, seed = course.canvas, course.wish.seed
-    sizes = Sizes(size_for(base)[0], course.vision.side)
+    sizes = Sizes(side_for(base), course.vision.side)
     with torch.no_grad():
         triplets = triplets_of(course.users, sizes, recipe.copies, seed, (canvas.encode, course.vision.tokens))
     large = canvas.model.model_size() > LARGE

@@ -79,7 +79,7 @@ def task_of(beginning: Beginning, seed: int, keep: Path | None = None) -> LearnT
     if recipe.casr and recipe.image_tokens:
         task = replace(task, means=means_of(beginning))
     if recipe.dpp and recipe.image_tokens:
-        shape, encoder = latents.train.shape[1:], beginning.prompt_encoder
+        shape, encoder = latents.train[0].shape, beginning.prompt_encoder
         prior = Prior.of(denoiser, encoder, beginning.noun, recipe.class_pictures, shape, keep)
         task = replace(task, prior=prior)
     if recipe.attractor:

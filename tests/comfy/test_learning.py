@@ -1,5 +1,6 @@
 """Learning on ComfyUI's own classes: the loop of tests/pure/test_learner.py over the real MODEL and CLIP."""
 
+import math
 from dataclasses import replace
 
 import comfy.model_management as host
@@ -16,7 +17,7 @@ from concept_loom.personalization.learned import Event, Learned, Preview, Step
 from concept_loom.personalization.learner import LearnTask, learn
 from concept_loom.personalization.methods import Beginning, task_of
 from concept_loom.personalization.prior import Prior, tokens_alone
-from concept_loom.personalization.recipe import Recipe, Stage
+from concept_loom.personalization.recipe import Recipe, Stage, recipe_for
 
 from . import tiny
 
@@ -61,7 +62,7 @@ def latents(pictures: int = 4, held_out: int = 2) -> TrainingLatents:
     generator = torch.Generator().manual_seed(0)
     shared = torch.randn(1, 4, 8, 8, generator=generator)
     every = shared + 0.2 * torch.randn(pictures + held_out, 4, 8, 8, generator=generator)
-    masks = torch.ones(pictures + held_out, 1, 8, 8)
+    every, masks = tuple(every), tuple(torch.ones(pictures + held_out, 1, 8, 8))
     return TrainingLatents(
         every[:pictures], masks[:pictures], ("",) * pictures, every[pictures:], masks[pictures:], data_hash="test"
     )
@@ -304,10 +305,25 @@ def test_soft_masks_are_found_on_every_family(family: str) -> None:
         found = task_of(
             Beginning(
                 session.encoder, session.denoiser.base, replace(QUICK, soft_masks=True), "mug", "stuffed toy",
-                "subject", denoiser=session.denoiser, latents=replace(given, masks=own),
+                "subject", denoiser=session.denoiser, latents=replace(given, masks=tuple(own)),
             ),
             seed=0,
         ).latents  # fmt: skip
         assert torch.equal(found.masks[1], own[1])
-        others = torch.cat((found.masks[[0, 2, 3]], found.held_masks)).flatten(1)
+        others = torch.stack((*found.masks[:1], *found.masks[2:], *found.held_masks)).flatten(1)
         assert torch.equal(others.amin(1), torch.zeros(5)) and torch.equal(others.amax(1), torch.ones(5))
+
+
+@pytest.mark.parametrize("method", ["layerwise", "staged fast", "nested"])
+def test_pictures_of_several_shapes_are_learned_together(method):
+    recipe = replace(
+        recipe_for(method, "SD 1.5", "subject"), steps=6, batch_size=2, checks=2, class_pictures=2, soft_masks=True
+    )
+    square, generator = latents(), torch.Generator().manual_seed(1)
+    tall = tuple(torch.randn(4, 16, 8, generator=generator) for _ in range(2))
+    masks = (torch.ones(1, 16, 8),) * 2
+    every = replace(square, train=(*square.train[:2], *tall), masks=(*square.masks[:2], *masks))
+    every = replace(every, held_out=(square.held_out[0], tall[0]), held_masks=(square.held_masks[0], masks[0]))
+    learned = run("SD 1.5", recipe, latents=every)
+    assert learned.finished and len(learned.losses) == 6 and all(map(math.isfinite, learned.losses))
+    assert learned.held and all(math.isfinite(one.loss) for one in learned.held)

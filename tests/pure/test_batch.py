@@ -28,7 +28,10 @@ def test_no_picture_comes_twice_before_all_have_come_once() -> None:
 def test_latents_masks_and_texts_belong_together() -> None:
     masks = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 1, 4, 4)
     batch = draw(
-        replace(LATENTS, masks=masks), RECIPE, tuple((str(i),) for i in range(5)), torch.Generator().manual_seed(0)
+        replace(LATENTS, masks=tuple(masks)),
+        RECIPE,
+        tuple((str(i),) for i in range(5)),
+        torch.Generator().manual_seed(0),
     )
     for x0, mask, text in zip(batch.x0, batch.mask, batch.texts, strict=True):
         assert torch.equal(x0, LATENTS.train[int(text)]) and float(mask.max()) == int(text)
@@ -52,12 +55,12 @@ def test_held_out_losses_belong_to_their_noise_levels(batch_size: int) -> None:
     denoiser.predict = lambda noised, sigma, contexts, composition=(), observer=None: torch.zeros_like(noised)
     held = held_out_of(LATENTS, denoiser, RECIPE)
     losses = held_out_losses(held, denoiser, ToyPromptEncoder().encode("a photo"), (), batch_size)
-    expected = denoiser.sigma_at(torch.tensor(PERCENTS)) * LATENTS.held_out.square().mean()
+    expected = denoiser.sigma_at(torch.tensor(PERCENTS)) * torch.stack(LATENTS.held_out).square().mean()
     torch.testing.assert_close(losses, expected)
 
 
 def test_held_out_noise_is_the_same_every_time_and_differs_between_samples() -> None:
-    one, again = (held_out_of(LATENTS, ToyDenoiser(), RECIPE) for _ in range(2))
+    one, again = (held_out_of(LATENTS, ToyDenoiser(), RECIPE).buckets[0] for _ in range(2))
     assert torch.equal(one.noised, again.noised)
     noise = (one.noised - one.x0) / one.sigma.view(-1, 1, 1, 1)
     assert len({round(float(sample.sum()), 4) for sample in noise}) == 12

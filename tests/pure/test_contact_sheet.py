@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from concept_loom.personalization.augment import Augmentation, training_latents
+from concept_loom.personalization.buckets import bucket
 from concept_loom.personalization.contact_sheet import HELD_OUT, SHEET, contact_sheet, masks_sheet
 from concept_loom.personalization.dataset import dataset_of, view
 from concept_loom.personalization.pictures import Picture, picture_from
@@ -16,7 +17,12 @@ def plain(name: str, grey: float, mask: torch.Tensor | None = None) -> Picture:
 
 def test_one_picture_is_its_own_crop() -> None:
     wide = picture_from("wide", torch.rand(512, 1024, 3, generator=torch.Generator().manual_seed(0)))
-    assert torch.equal(contact_sheet(dataset_of([wide]))[0], view(wide, (512, 512)).pixels)
+    sheet = contact_sheet(dataset_of([wide]))[0]
+    height, width = bucket(wide.size, 512)
+    height = round(512 * height / width / 8) * 8
+    top = (512 - height) // 2
+    assert torch.equal(sheet[top : top + height], view(wide, (height, 512)).pixels)
+    assert not sheet[:top].any() and not sheet[top + height :].any()
 
 
 def test_what_the_mask_leaves_out_is_shaded_and_the_rest_is_not() -> None:
@@ -48,12 +54,11 @@ def test_any_number_of_pictures_fits_on_the_sheet(count: int, columns: int, rows
 
 def test_the_masks_that_learning_uses_are_shown_on_their_own_pictures() -> None:
     dataset = dataset_of([plain(f"{i}.png", i / 10) for i in range(1, 6)], holdout=1)
-    size = (64, 64)
-    latents = training_latents(dataset, size, Augmentation(views=2), 0, lambda one: torch.zeros(len(one), 4, 8, 8))
+    latents = training_latents(dataset, 64, Augmentation(views=2), 0, lambda one: torch.zeros(len(one), 4, 8, 8))
     assert torch.equal(masks_sheet(dataset, latents, 2), contact_sheet(dataset))
-    own = latents.masks.clone()
-    own[2:4] = 0  # both views of the second training picture
-    left_out = masks_sheet(dataset, replace(latents, masks=own), 2)
+    own = list(latents.masks)
+    own[2:4] = [torch.zeros(1, 8, 8)] * 2  # both views of the second training picture
+    left_out = masks_sheet(dataset, replace(latents, masks=tuple(own)), 2)
     names = sorted(picture.name for picture in dataset.training)
     row, column = divmod(names.index(dataset.training[1].name), 3)
     side = left_out.shape[2] // 3

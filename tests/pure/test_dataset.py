@@ -242,8 +242,8 @@ def test_a_size_that_latents_cannot_have_is_refused() -> None:
 # -- the doctor
 
 
-def findings(pictures: list[Picture], size: tuple[int, int] = (64, 64)) -> dict[str, tuple[str, ...]]:
-    return {finding.kind: finding.pictures for finding in examine(dataset_of(pictures), size)}
+def findings(pictures: list[Picture], side: int = 64) -> dict[str, tuple[str, ...]]:
+    return {finding.kind: finding.pictures for finding in examine(dataset_of(pictures), side)}
 
 
 def test_sound_pictures_have_no_findings() -> None:

@@ -13,7 +13,7 @@ from concept_loom.personalization.pictures import Picture
 from concept_loom.playground.world import CLASSES, Scene, draw_instance, draw_scene, render
 from PIL import Image, ImageDraw, ImageFont
 
-SIZE = (64, 64)
+SIDE = 64
 SEEDS = range(12)
 
 
@@ -50,7 +50,7 @@ def lettered(picture: Picture) -> Picture:
 
 
 def kinds(shown: list[Picture]) -> dict[str, tuple[str, ...]]:
-    return {one.kind: one.pictures for one in examine(dataset_of(shown), SIZE)}
+    return {one.kind: one.pictures for one in examine(dataset_of(shown), SIDE)}
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -120,7 +120,7 @@ def test_masks_of_the_same_place_in_another_size_are_not_one_scale() -> None:
 
 def points(shown: list[Picture]) -> int:
     dataset = dataset_of(shown)
-    return health(dataset, examine(dataset, SIZE)).points
+    return health(dataset, examine(dataset, SIDE)).points
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,7 @@ def toy_latents(train: int = 5, held_out: int = 2, seed: int = 3) -> TrainingLat
     shared = torch.randn(1, CHANNELS, SIDE, SIDE, generator=generator)
     own = torch.randn(train + held_out, CHANNELS, SIDE, SIDE, generator=generator)
     latents, masks = shared + 0.2 * own, torch.ones(train + held_out, 1, SIDE, SIDE)
+    latents, masks = tuple(latents), tuple(masks)
     return TrainingLatents(
         latents[:train], masks[:train], ("",) * train, latents[train:], masks[train:], data_hash="toy"
     )
