@@ -64,6 +64,22 @@ def _refuse_what_cannot_be_loaded(checkpoint: Path) -> None:
                 f"--checkpoint is {checkpoint}, whose {part}/ holds none of {', '.join(names)}; ComfyUI reads these. "
                 "Save the pipeline with its weights in one file per part, or name a checkpoint file."
             )
+    for part in ("text_encoder", "text_encoder_2"):
+        _refuse_an_encoder_that_comfyui_does_not_know(checkpoint / part)
+
+
+def _refuse_an_encoder_that_comfyui_does_not_know(folder: Path) -> None:
+    """ComfyUI would go on with a CLIP of uninitialised weights."""
+    file = next((folder / name for name in TEXT if (folder / name).is_file()), None)
+    if file is None or file.suffix != ".safetensors":
+        return
+    with file.open("rb") as opened:
+        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+    if not any(name.startswith("text_model.") for name in header):
+        raise Refusal(
+            f"The names of the weights in {file} do not begin with text_model., by which ComfyUI knows a text encoder. "
+            "Those of a published pipeline do. Load that with from_pretrained and save it again, or name a checkpoint."
+        )
 
 
 def refuse_another_prediction(folder: Path, loaded: str) -> None:

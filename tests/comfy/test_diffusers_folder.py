@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tools import host
 
@@ -18,7 +19,7 @@ TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, 
 
 
 def write(folder):
-    """An SD 1.5 pipeline in fp16, as `save_pretrained` leaves it."""
+    """An SD 1.5 pipeline in fp16, as the published one lies in its folder."""
     diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed; its folders cannot be written")
     import transformers
 
@@ -26,8 +27,12 @@ def write(folder):
         unet = diffusers.UNet2DConditionModel(cross_attention_dim=768)
         vae = diffusers.AutoencoderKL(**VAE)
         text = transformers.CLIPTextModel(transformers.CLIPTextConfig(**TEXT))
-    for name, part in {"unet": unet, "vae": vae, "text_encoder": text}.items():
+    for name, part in {"unet": unet, "vae": vae}.items():
         filled(part.half().to_empty(device="cpu")).save_pretrained(folder / name)
+    named = filled(text.half().to_empty(device="cpu")).named_parameters()
+    (folder / "text_encoder").mkdir()  # transformers 5 saves an encoder that was never published without the prefix
+    weights = {f"text_model.{name.removeprefix('text_model.')}": parameter.data for name, parameter in named}
+    save_file(weights, folder / "text_encoder" / "model.safetensors")
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     diffusers.DDIMScheduler(prediction_type="epsilon").save_pretrained(folder / "scheduler")
 

@@ -12,7 +12,7 @@ from concept_loom.personalization.__main__ import main, shared
 from concept_loom.personalization.checkpoint import save
 from concept_loom.personalization.concept import Concept, ConceptInfo
 from concept_loom.personalization.exchange.families import known_bases
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tools import host
 from tools.places import ROOT
@@ -85,6 +85,13 @@ def test_a_folder_that_is_no_diffusers_folder_is_refused(tmp_path):
 def test_a_diffusers_folder_without_a_part_is_refused_by_the_parts_name(tmp_path):
     with pytest.raises(Refusal, match=r"vae/ holds none of diffusion_pytorch_model"):
         host.canvas(pipeline(tmp_path, parts=("unet", "text_encoder")))
+
+
+def test_a_text_encoder_that_comfyui_would_not_know_is_refused(tmp_path):
+    folder = pipeline(tmp_path)
+    save_file({"encoder.layers.0.mlp.fc1.weight": torch.zeros(1)}, folder / "text_encoder" / host.TEXT[0])
+    with pytest.raises(Refusal, match=r"do not begin with text_model\."):
+        host.canvas(folder)
 
 
 @pytest.mark.parametrize(
