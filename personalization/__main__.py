@@ -125,7 +125,11 @@ def _parser() -> argparse.ArgumentParser:
     trying.add_argument("--steps", type=int, default=10, help="of sampling")
     trying.add_argument("--json", type=_path, help="write the scores here")
     for one in (learning, trying):
-        one.add_argument("--checkpoint", type=_path, help="SD 1.5, SD 2 or SDXL; default: the playground")
+        one.add_argument(
+            "--checkpoint",
+            type=_path,
+            help="SD 1.5, SD 2 or SDXL, a file or a diffusers folder; default: the playground",
+        )
     telling = commands.add_parser("info", help="what files say about themselves")
     telling.add_argument("concepts", type=_path, nargs="+")
     writing = commands.add_parser("export", help="an embedding or a LoRA, where a concept is one")

@@ -67,10 +67,13 @@ class Canvas(NamedTuple):
 
 
 def checkpoint_name(model: comfy.model_patcher.ModelPatcher) -> str:
-    """The checkpoint's file name, where a core loader has noted it."""
+    """The name of the checkpoint's file or diffusers folder, where a core loader has noted it."""
     noted = model.cached_patcher_init
     first = noted[1][0] if noted and noted[1] else ""
-    return Path(first).name if isinstance(first, str) and Path(first).suffix else ""
+    if not isinstance(first, str) or not Path(first).suffix:
+        return ""
+    path = Path(first)
+    return path.parent.parent.name if path.name.startswith("diffusion_pytorch_model") else path.name
 
 
 def _other_sampling(model: comfy.model_patcher.ModelPatcher) -> list[str]:

@@ -1,5 +1,6 @@
 """python -m personalization: what needs no ComfyUI."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,9 +12,11 @@ from concept_loom.personalization.__main__ import main, shared
 from concept_loom.personalization.checkpoint import save
 from concept_loom.personalization.concept import Concept, ConceptInfo
 from concept_loom.personalization.exchange.families import known_bases
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from tools import host
 from tools.places import ROOT
+from tools.refusal import Refusal
 
 from .concepts import concept
 
@@ -55,3 +58,59 @@ def test_shares_are_disjoint_and_whole():
     folders = [Path(name) for name in "abcde"]
     shares = [shared(folders, f"{number}/2") for number in range(2)]
     assert shares[0] + shares[1] == [Path(name) for name in "acebd"] and shared(folders, "") == folders
+
+
+def pipeline(folder, scheduler=None, parts=("unet", "vae", "text_encoder")):
+    """A diffusers folder's files without their contents."""
+    for part in parts:
+        (folder / part).mkdir()
+        (folder / part / (host.TEXT if part == "text_encoder" else host.UNET)[0]).touch()
+    (folder / "model_index.json").write_text("{}")
+    if scheduler:
+        (folder / "scheduler").mkdir()
+        (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    return folder
+
+
+def test_a_checkpoint_that_is_not_there_is_refused_before_anything_is_loaded(tmp_path):
+    with pytest.raises(Refusal, match=r"no file and no folder.*diffusers folder.*Name one"):
+        host.canvas(tmp_path / "mine")
+
+
+def test_a_folder_that_is_no_diffusers_folder_is_refused(tmp_path):
+    with pytest.raises(Refusal, match=r"without model_index\.json.*needed"):
+        host.canvas(tmp_path)
+
+
+def test_a_diffusers_folder_without_a_part_is_refused_by_the_parts_name(tmp_path):
+    with pytest.raises(Refusal, match=r"vae/ holds none of diffusion_pytorch_model"):
+        host.canvas(pipeline(tmp_path, parts=("unet", "text_encoder")))
+
+
+def test_a_text_encoder_that_comfyui_would_not_know_is_refused(tmp_path):
+    folder = pipeline(tmp_path)
+    save_file({"encoder.layers.0.mlp.fc1.weight": torch.zeros(1)}, folder / "text_encoder" / host.TEXT[0])
+    with pytest.raises(Refusal, match=r"do not begin with text_model\."):
+        host.canvas(folder)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "loaded"),
+    [
+        ({"prediction_type": "v_prediction"}, "eps"),
+        ({"prediction_type": "epsilon"}, "v"),
+        ({"_class_name": "EDMEulerScheduler"}, "eps"),
+        ({"prediction_type": "sample"}, "eps"),
+    ],
+)
+def test_a_denoiser_that_is_loaded_as_predicting_something_else_is_refused(tmp_path, scheduler, loaded):
+    with pytest.raises(Refusal, match=f"loads it as {loaded}"):
+        host.refuse_another_prediction(pipeline(tmp_path, scheduler), loaded)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "loaded"),
+    [(None, "v"), ({"beta_start": 0.00085}, "eps"), ({"prediction_type": "v_prediction"}, "v")],
+)
+def test_a_denoiser_that_predicts_what_its_scheduler_says_is_taken(tmp_path, scheduler, loaded):
+    host.refuse_another_prediction(pipeline(tmp_path, scheduler), loaded)
