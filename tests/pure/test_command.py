@@ -14,7 +14,7 @@ from concept_loom.personalization.concept import Concept, ConceptInfo
 from concept_loom.personalization.exchange.families import known_bases
 from safetensors.torch import load_file, save_file
 
-from tools import host
+from tools import diffusers_folder, host
 from tools.places import ROOT
 from tools.refusal import Refusal
 
@@ -64,7 +64,7 @@ def pipeline(folder, scheduler=None, parts=("unet", "vae", "text_encoder")):
     """A diffusers folder's files without their contents."""
     for part in parts:
         (folder / part).mkdir()
-        (folder / part / (host.TEXT if part == "text_encoder" else host.UNET)[0]).touch()
+        (folder / part / (diffusers_folder.TEXT if part == "text_encoder" else diffusers_folder.UNET)[0]).touch()
     (folder / "model_index.json").write_text("{}")
     if scheduler:
         (folder / "scheduler").mkdir()
@@ -89,7 +89,7 @@ def test_a_diffusers_folder_without_a_part_is_refused_by_the_parts_name(tmp_path
 
 def test_a_text_encoder_that_comfyui_would_not_know_is_refused(tmp_path):
     folder = pipeline(tmp_path)
-    save_file({"encoder.layers.0.mlp.fc1.weight": torch.zeros(1)}, folder / "text_encoder" / host.TEXT[0])
+    save_file({"encoder.layers.0.mlp.fc1.weight": torch.zeros(1)}, folder / "text_encoder" / diffusers_folder.TEXT[0])
     with pytest.raises(Refusal, match=r"do not begin with text_model\."):
         host.canvas(folder)
 
@@ -105,7 +105,7 @@ def test_a_text_encoder_that_comfyui_would_not_know_is_refused(tmp_path):
 )
 def test_a_denoiser_that_is_loaded_as_predicting_something_else_is_refused(tmp_path, scheduler, loaded):
     with pytest.raises(Refusal, match=f"loads it as {loaded}"):
-        host.refuse_another_prediction(pipeline(tmp_path, scheduler), loaded)
+        diffusers_folder.refuse_another_prediction(pipeline(tmp_path, scheduler), loaded)
 
 
 @pytest.mark.parametrize(
@@ -113,4 +113,4 @@ def test_a_denoiser_that_is_loaded_as_predicting_something_else_is_refused(tmp_p
     [(None, "v"), ({"beta_start": 0.00085}, "eps"), ({"prediction_type": "v_prediction"}, "v")],
 )
 def test_a_denoiser_that_predicts_what_its_scheduler_says_is_taken(tmp_path, scheduler, loaded):
-    host.refuse_another_prediction(pipeline(tmp_path, scheduler), loaded)
+    diffusers_folder.refuse_another_prediction(pipeline(tmp_path, scheduler), loaded)
