@@ -30,7 +30,7 @@ from ..personalization.comfyui.canvas import SIDES
 from ..personalization.comfyui.memory import Way, room_for
 from ..personalization.comfyui.session import Session, training_session
 from ..personalization.learned import Event, Step
-from ..personalization.learner import LearnTask, learn
+from ..personalization.learner import PRIOR_SHARE, LearnTask, learn
 from ..personalization.methods import Beginning, task_of
 from ..personalization.prior import PROMPT, Prior
 from ..personalization.recipe import recipe_for
@@ -54,7 +54,7 @@ CORE = {
     },
 }
 STEPS, QUICK_STEPS = 9, 3  # the first one warms up
-ROUND = 5  # ... and prior preservation comes round in four
+ROUND = PRIOR_SHARE + 1  # ... and prior preservation comes round once in its share
 HALF = 2  # --quick: half the side
 
 

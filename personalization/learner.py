@@ -34,7 +34,7 @@ TRIALS = 3  # steps timed and thrown away when the budget is in seconds; the fir
 SNAPSHOT_SHARE = 0.02  # of the time may go to keeping snapshots
 LAST_LOOK = 0.5  # seconds that a look at the held-out pictures may take when asked to stop
 JUDGES = 2  # held-out pictures that it takes to choose a state; a single one stops far too early (README, figures)
-PRIOR_SHARE = 4  # pictures of the batch per picture of the class: prior preservation runs the model twice more for it
+PRIOR_SHARE = 12  # pictures of the batch per picture of the class, for which prior preservation runs the model twice
 GROWN = 10.0  # times its start: a tensor so large points to the learning rate
 
 
