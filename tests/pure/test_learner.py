@@ -335,7 +335,7 @@ class NotedPrior(Prior):
 @pytest.mark.parametrize(
     ("batch_size", "asked"), [(24, [(2, 0.5)] * 12), (12, [(1, 0.5)] * 12), (4, [(1, 1.5)] * 4), (1, [(1, 6.0)])]
 )
-def test_prior_preservation_takes_a_picture_for_every_twelve_also_of_small_batches(batch_size: int, asked: list) -> None:
+def test_prior_preservation_takes_one_picture_in_twelve_also_of_small_batches(batch_size: int, asked: list) -> None:
     prior = NotedPrior()
     learn(task(replace(ROWS, steps=12, batch_size=batch_size, dpp=0.5), prior=prior))
     assert prior.__dict__["asked"] == asked
