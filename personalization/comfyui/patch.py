@@ -26,7 +26,10 @@ from ..concept import Base, channel_spans
 from ..denoiser import Observer
 from ..fit import fits
 from ..guests import bring
+from ..parts.context_rows import ContextRows
 from ..parts.image_tokens import ImageTokens
+from ..parts.instruction import LatentInstruction
+from ..parts.nested_values import NestedValues
 from ..reading import with_guests, with_image_tokens, with_rows
 from ..regions import Grid
 from ..report import Report, Run, reports
@@ -141,7 +144,8 @@ def edit_context(n: Tensor, context: Tensor, value: Tensor, extra: Options):
         return n, context, value
     site, plan, attention = _site(extra), loom.plan, loom.attention
     if context.shape[0] != extra["activations_shape"][0]:  # another pack has put prompts of its own into the batch
-        _note(loom.run, "placeless", site, (*(one.placed for one in plan.everywhere), *_in_attention(plan)))
+        rows = (one.placed for one in plan.everywhere if _brings(one.placed, ContextRows))
+        _note(loom.run, "placeless", site, (*rows, *_in_attention(plan)))
         return n, context, value
     reading = with_rows(context, value, site, plan, loom.cache)
     _note(loom.run, "acted", site, reading.acting)
@@ -173,7 +177,13 @@ def _lost(site: Site, layer: str, extra: Options, n: Tensor, loom: Loom) -> bool
 
 
 def _in_attention(plan: Plan) -> Iterable[PlacedConcept]:
-    return (*(one.placed for one in plan.regional), *(one.placed for one in plan.present))
+    """Who needs more of the text's attention than rows to read: rows in a region, values and instructions."""
+    regional = (one.placed for one in plan.regional if _brings(one.placed, ContextRows))
+    return (*regional, *(one.placed for one in plan.present if _brings(one.placed, NestedValues, LatentInstruction)))
+
+
+def _brings(placed: PlacedConcept, *kinds: type) -> bool:
+    return any(isinstance(part, kinds) for part in placed.concept.parts)
 
 
 def _note(run: Run | None, what: str, site: Site, concepts: Iterable[PlacedConcept]) -> None:

@@ -111,6 +111,18 @@ def test_where_a_node_replaces_the_attention_the_report_says_so():
 
 
 @KINDS
+def test_who_owns_the_text_attention_is_told_only_to_those_who_need_it(kind):
+    owner = tiny.model().clone()
+    for block, number in [*(("input", n) for n in range(12)), ("middle", 0), *(("output", n) for n in range(12))]:
+        owner.set_model_attn2_replace(lambda q, k, v, extra: v.mean(1, keepdim=True).expand_as(q), block, number)
+    canvas = Canvas(placed(kind), model=owner)
+    picture(canvas.model, canvas.clip, "a <mug>")
+    report = canvas.report()
+    assert report.acted == (7 if kind is ImageTokens else 0)
+    assert ("acted at 7 of 7" in report.sentence and "owns" not in report.sentence) == (kind is ImageTokens)
+
+
+@KINDS
 def test_gradients_reach_every_site_and_only_samples_with_the_word(kind):
     concept = tiny.guest(kind, tiny.concept())
     tensors = {
