@@ -25,7 +25,7 @@ from ..personalization.comfyui.concept_clip import weave_clip
 from ..personalization.comfyui.patch import weave_model
 from ..personalization.comfyui.session import Session, training_session
 from ..personalization.comfyui.studio import Job, drawn, located, photographed, seen
-from ..personalization.composition import PlacedConcept
+from ..personalization.composition import PlacedConcept, as_recommended
 from ..personalization.concept import Concept
 from ..personalization.crops import cut_out
 from ..personalization.dataset import ConceptDataset, dataset_of
@@ -117,7 +117,7 @@ class Selector:
 
     def _probes(self, states: Sequence[Concept], class_word: str, split: ConceptDataset) -> dict[str, list[float]]:
         """Likeness of a few fixed-seed pictures to the held-out ones, as CLIP_VISION sees them, whole and cut out."""
-        jobs = [Job(text.replace(WORD, "<it>"), (PlacedConcept(one),), SITTING) for one in states for text in PROBES]
+        jobs = [Job(text.replace(WORD, "<it>"), (as_recommended(one),), SITTING) for one in states for text in PROBES]
         whole = (drawn(self.canvas, jobs), photographed(self.canvas, split.holdout))
         things = [cut_out(part, located(self.canvas, part, class_word)) for part in whole]
         found = {}
@@ -131,7 +131,7 @@ class Selector:
         return {name: [round(float(getattr(one, name)), 4) for one in scored] for name in JUDGED}
 
     def _score(self, case: Case, concept: Concept):
-        composition = (PlacedConcept(concept),)
+        composition = (as_recommended(concept),)
         model, clip = weave_model(self.canvas.model, composition), weave_clip(self.canvas.clip, composition)
         return self.tunnel.score(case, self.tunnel.sample(case, "<it>", model, clip))
 
@@ -152,7 +152,7 @@ def first(latents: TrainingLatents, held_out: int) -> TrainingLatents:
 
 @torch.no_grad()
 def held_out_loss(session: Session, concept: Concept, latents: TrainingLatents, recipe: Recipe) -> float:
-    composition = (PlacedConcept(concept),)
+    composition = (PlacedConcept(concept, sparing=False),)  # as the learner sees it
     context = session.encoder.encode(recipe.templates[0].replace("{}", "<it>"), composition)
     held = held_out_of(latents, session.denoiser, recipe)
     losses = held_out_losses(held, session.denoiser, context, composition, recipe.batch_size)

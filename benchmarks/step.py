@@ -30,10 +30,11 @@ from ..personalization.comfyui.canvas import SIDES
 from ..personalization.comfyui.memory import Way, room_for
 from ..personalization.comfyui.session import Session, training_session
 from ..personalization.learned import Event, Step
-from ..personalization.learner import PRIOR_SHARE, LearnTask, learn
+from ..personalization.learner import LearnTask, learn
 from ..personalization.methods import Beginning, task_of
 from ..personalization.prior import PROMPT, Prior
 from ..personalization.recipe import recipe_for
+from ..personalization.training_pass import PRIOR_SHARE
 from ..playground import model as playground
 from . import full_size
 from .core_lora import DEFAULTS, train_lora

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from .attractor import KIND, Contrast, attractors, mask_split, with_attractors
+from .attractor import attractors, with_attractors
 from .augment import TrainingLatents
 from .batch import Batch, Prompts, draw, training_texts
-from .calibration import Calibration
 from .composition import PlacedConcept
 from .concept import Concept
-from .denoiser import Context, Denoiser, PromptEncoder, observers
+from .denoiser import Denoiser, PromptEncoder
 from .evaluation import held_out_losses, held_out_of
 from .learned import Event, Held, Learned, LearningDiverged, Preview, Started, Step, ended_early, told
 from .learning_state import Kept, LearningState, copies, fresh_optimizer, starting_state
-from .objectives import denoising_loss, min_snr, self_regularisation, soft_mask
-from .parts import ImageTokens
 from .prior import Prior
 from .recipe import CHECK_SHARE, FORWARD_COST, Recipe, Stage
 from .sites import Site
 from .snapshot import Snapshot, restored, taken
+from .training_pass import TrainingPass
 
 TRIALS = 3  # steps timed and thrown away when the budget is in seconds; the first one warms up
 SNAPSHOT_SHARE = 0.02  # of the time may go to keeping snapshots
 LAST_LOOK = 0.5  # seconds that a look at the held-out pictures may take when asked to stop
 JUDGES = 2  # held-out pictures that it takes to choose a state; a single one stops far too early (README, figures)
-PRIOR_SHARE = 12  # pictures of the batch per picture of the class, for which prior preservation runs the model twice
 GROWN = 10.0  # times its start: a tensor so large points to the learning rate
 
 
@@ -97,15 +93,7 @@ def rehearsals(task: LearnTask) -> Iterator[Callable[[], object]]:
         recipe = replace(task.recipe, stages=(stage,), batch_size=1, steps=1)
         run = _Run(replace(task, recipe=recipe, snapshot=None), lambda event: None)
         batch = run.draw(torch.Generator().manual_seed(task.seed))
-        yield partial(run.forward, batch)
-
-
-class Asked(NamedTuple):
-    """Of one pass: the batch's mean loss, and the objective; of the attractors another, where the loss is split."""
-
-    loss: Tensor
-    objective: Tensor
-    scenery: Tensor | None = None
+        yield partial(run.training.forward, batch)
 
 
 class _Run:
@@ -141,7 +129,7 @@ class _Run:
         times, generator = [], torch.Generator().manual_seed(self.task.seed)
         for _ in range(TRIALS):
             began = self.task.clock()
-            self.backward(self.draw(generator), generator)
+            self.training.backward(self.draw(generator), self.state.step, generator)
             times.append(self.task.clock() - began)
         self.state.optimizer.zero_grad()
         left = self.recipe.seconds - (self.task.clock() - self.began)
@@ -185,6 +173,8 @@ class _Run:
         self.composition = (PlacedConcept(concept, sparing=False), *attractors(concept, self.state.parameters))
         frozen = not any(tensor.requires_grad for tensor in concept.embeddings.values())
         self.prompts = Prompts(self.task.prompt_encoder, self.composition, frozen)
+        whose = (self.task.denoiser, self.recipe, self.stage, self.composition, self.prompts)
+        self.training = TrainingPass(*whose, self.state.parameters, self.task.prior, self.task.means)
 
     # -- the loop
 
@@ -205,7 +195,7 @@ class _Run:
 
     def step(self, learning_rate: float) -> None:
         state, optimizer, generator = self.state, self.state.optimizer, self.state.generator()
-        loss = self._finite(self.backward(self.draw(generator), generator))
+        loss = self._finite(self.training.backward(self.draw(generator), self.state.step, generator))
         if loss is None:
             raise LearningDiverged(self._likely_cause(learning_rate), self.learned(finished=False))
         if state.step % self.every == 0:
@@ -221,65 +211,6 @@ class _Run:
 
     def draw(self, generator: Generator) -> Batch:
         return draw(self.task.latents, self.recipe, self.texts, generator)
-
-    def backward(self, batch: Batch, generator: Generator) -> Tensor:
-        """The batch's mean loss, the gradients of the whole objective left in the trained tensors."""
-        loss, objective, scenery = self.forward(batch)
-        if scenery is None:
-            objective.backward()
-        else:
-            self.separately(objective, scenery)
-        for term in self.terms(generator):
-            term.backward()
-        return loss.detach()
-
-    def forward(self, batch: Batch) -> Asked:
-        denoiser = self.task.denoiser
-        x0 = batch.x0.to(denoiser.device)
-        sigma = denoiser.sigma_at(batch.percent).to(x0)  # (b,)
-        noised = denoiser.add_noise(x0, sigma, batch.noise.to(x0))
-        contexts = self.prompts.contexts(batch.texts)
-        contrast = Contrast(self.word, contexts, x0.device) if self.task.attractors and self.recipe.contrast else None
-        calibration = self.calibration(contexts)
-        observer = observers(one.observer for one in (contrast, calibration) if one)
-        denoised = denoiser.predict(noised, sigma, contexts, self.composition, observer)
-        if not denoised.requires_grad:
-            raise ValueError(
-                f"The concept acts at no site of the model in '{batch.texts[0]}'; one at least is needed to learn. "
-                "Check that MODEL and CLIP belong together and that every training caption holds {}."
-            )
-        weight = min_snr(denoiser.loss_weight(sigma), self.recipe.min_snr)
-        mask = soft_mask(batch.mask.to(x0), self.recipe.outside_mask)
-        loss = denoising_loss(denoised, x0, weight, mask).mean()
-        beside = calibration.loss(self.stage.w_mean, self.stage.w_var) if calibration else 0.0
-        apart = self.recipe.contrast * contrast.loss() if contrast else 0.0
-        if not (self.task.attractors and self.recipe.mask_split):
-            return Asked(loss, loss + beside + apart)
-        inside, outside = mask_split(denoised, x0, weight, batch.mask.to(x0))
-        return Asked(loss, inside.mean() + beside + apart, outside.mean() + apart)
-
-    def separately(self, subject: Tensor, scenery: Tensor) -> None:
-        """Gradients of `subject` in the concept's tensors, of `scenery` in the attractors."""
-        trained = {name: one for name, one in self.state.parameters.items() if one.requires_grad}
-        scenery.backward(retain_graph=True, inputs=[one for name, one in trained.items() if name.startswith(KIND)])
-        subject.backward(inputs=[one for name, one in trained.items() if not name.startswith(KIND)])
-
-    def calibration(self, contexts: Sequence[Context]) -> Calibration | None:
-        """Where the stage weighs it, what watches the attention of one pass."""
-        if not (self.stage.w_mean or self.stage.w_var):
-            return None
-        return Calibration(contexts, self.word, self.task.concept.info.slots, self.task.denoiser.device)
-
-    def terms(self, generator: Generator) -> Iterator[Tensor]:
-        """What the recipe adds to the denoising loss, one graph at a time."""
-        task, recipe, concept = self.task, self.recipe, self.composition[0].concept
-        every = max(1, PRIOR_SHARE // recipe.batch_size)  # a batch too small for a share of it takes turns instead
-        if recipe.dpp and task.prior and self.state.step % every == 0:
-            samples = max(1, recipe.batch_size // PRIOR_SHARE)
-            yield every * recipe.dpp * task.prior.loss(concept, samples, generator)
-        tokens = next((part.rows for part in concept.parts if isinstance(part, ImageTokens)), {})
-        if recipe.casr and tokens:
-            yield recipe.casr * self_regularisation(tokens, task.means, recipe.casr_squared)
 
     def _preview(self) -> None:
         step, steps, wanted = self.state.step, self.recipe.steps, self.task.previews

@@ -58,10 +58,11 @@ class LowRankBlock:
 
     def changed(self, name: str, x: Tensor, out: Tensor) -> Tensor:
         for presence, pairs in self.acting:
-            if name in pairs:
+            times, odd = divmod(x.shape[0], presence.u.shape[0])  # packs that tile the picture make several of a sample
+            if name in pairs and not odd:
                 pair = Pair(*(self.cache.like(one, x) for one in pairs[name]))
                 change = _in_phrase if name in TEXT and presence.placed.narrow else _in_sample
-                out = change(out, x, pair, presence)
+                out = change(out, x, pair, presence, times)
         return out
 
     def remove(self) -> None:
@@ -82,24 +83,20 @@ def _at(site: Site, presences: Sequence[Presence]) -> Iterator[Acting]:
                 yield presence, part.layers[site]
 
 
-def _in_sample(out: Tensor, x: Tensor, pair: Pair, presence: Presence) -> Tensor:
+def _in_sample(out: Tensor, x: Tensor, pair: Pair, presence: Presence, times: int) -> Tensor:
     """out + u (alpha / r) B A x in the samples that hold the word; the others keep their bits."""
-    times, odd = divmod(x.shape[0], presence.u.shape[0])  # packs that tile the picture make several of one sample
-    if odd:
-        return out
-    rows = (presence.rows[:, None] * times + torch.arange(times, device=x.device)).flatten()
-    u = presence.u[rows // times].to(x)[:, None, None]
-    return out.index_add(0, rows, (u * low_rank_change(x[rows], *pair)).to(out))
+    samples = _tiled(presence.rows, times)
+    u = presence.u[samples // times].to(x)[:, None, None]
+    return out.index_add(0, samples, (u * low_rank_change(x[samples], *pair)).to(out))
 
 
-def _in_phrase(out: Tensor, x: Tensor, pair: Pair, presence: Presence) -> Tensor:
+def _in_phrase(out: Tensor, x: Tensor, pair: Pair, presence: Presence, times: int) -> Tensor:
     """The same of text (b, tokens, d) in the rows of its phrase alone: other words keep their keys and values."""
-    times, odd = divmod(x.shape[0], presence.u.shape[0])
-    if odd:
-        return out
-    sample, row = presence.phrase
-    samples = (sample[:, None] * times + torch.arange(times, device=x.device)).flatten()
-    rows = row.repeat_interleave(times)
+    samples, rows = _tiled(presence.phrase[0], times), presence.phrase[1].repeat_interleave(times)
     u = presence.u[samples // times].to(x)[:, None]
     change = u * low_rank_change(x[samples, rows], *pair)
     return out.index_put((samples, rows), change.to(out), accumulate=True)
+
+
+def _tiled(samples: Tensor, times: int) -> Tensor:
+    return (samples[:, None] * times + torch.arange(times, device=samples.device)).flatten()

@@ -19,6 +19,7 @@ from ..denoiser import Slots
 from ..prompt import Mark
 
 KEPT = 256  # phrases; one of SDXL has some 20 KB
+Rows = tuple[int, ...]
 
 
 class Phrase(NamedTuple):
@@ -78,10 +79,11 @@ class Memory:
             if phrase.concept not in concepts or (surely and phrase.plain):
                 continue
             for encoder, rows in phrase.rows.items():
-                for found in _places(rows, tokens[:, spans[encoder]]) if encoder in spans else ():
-                    if taken.isdisjoint((encoder, row) for row in found):
-                        taken |= {(encoder, row) for row in found}
-                        yield Slots(phrase.word, phrase.concept, {encoder: found}, (phrase.weight,))
+                for slots, category in _places(rows, tokens[:, spans[encoder]]) if encoder in spans else ():
+                    if taken.isdisjoint((encoder, row) for row in slots):
+                        taken |= {(encoder, row) for row in slots}
+                        where = {encoder: slots}, (phrase.weight,), {encoder: category}
+                        yield Slots(phrase.word, phrase.concept, *where)
 
 
 MEMORY = Memory()
@@ -124,11 +126,12 @@ def _content(cond: Tensor, row: int, mark: Mark, span: slice) -> tuple[int | Non
     return mark.slot, cond[0, row, span].detach().to("cpu", copy=True)
 
 
-def _places(rows: tuple[tuple[int | None, Tensor], ...], tokens: Tensor) -> list[tuple[int, ...]]:
-    """The slots' row numbers of every place at which all of the phrase's rows stand: (tokens, d)."""
+def _places(rows: tuple[tuple[int | None, Tensor], ...], tokens: Tensor) -> list[tuple[Rows, Rows]]:
+    """Row numbers of the slots and of the phrase's own words, at every place where all its rows stand: (tokens, d)."""
     if any(row.shape[0] != tokens.shape[1] for _, row in rows):
         return []
     found = [(slot, (tokens == row.to(tokens)).all(-1).nonzero().flatten().tolist()) for slot, row in rows]
     whole = zip(*(places for _, places in found), strict=False)
-    slots = sorted((slot, column) for column, (slot, _) in enumerate(found) if slot is not None)
-    return [tuple(places[column] for _, column in slots) for places in whole]
+    slots = [column for _, column in sorted((slot, i) for i, (slot, _) in enumerate(found) if slot is not None)]
+    words = [column for column, (slot, _) in enumerate(found) if slot is None]
+    return [(tuple(places[i] for i in slots), tuple(places[i] for i in words)) for places in whole]

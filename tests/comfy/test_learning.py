@@ -6,7 +6,7 @@ from dataclasses import replace
 import comfy.model_management as host
 import pytest
 import torch
-from concept_loom.personalization import learner
+from concept_loom.personalization import training_pass
 from concept_loom.personalization.attractor import Contrast, attractors, with_attractor, with_attractors
 from concept_loom.personalization.augment import TrainingLatents
 from concept_loom.personalization.calibration import Calibration
@@ -256,7 +256,7 @@ def test_the_contrast_parts_the_subject_from_its_surroundings() -> None:
 
 def split_task(session: Session, mask: torch.Tensor, **changes: object) -> LearnTask:
     recipe = replace(QUICK, attractor=True, mask_split=True, contrast=0.0, steps=4, **changes)
-    return task(session, recipe, latents=replace(latents(held_out=0), masks=mask.expand(4, 1, 8, 8)))
+    return task(session, recipe, latents=replace(latents(held_out=0), masks=tuple(mask.expand(4, 1, 8, 8))))
 
 
 def test_with_a_mask_the_outside_is_asked_of_the_attractors_alone() -> None:
@@ -273,8 +273,8 @@ def test_with_a_mask_the_outside_is_asked_of_the_attractors_alone() -> None:
 
 def test_with_a_mask_the_inside_is_asked_of_the_word_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the outside asks nothing, the attractors stay."""
-    halves = learner.mask_split
-    monkeypatch.setattr(learner, "mask_split", lambda *given: (halves(*given)[0], 0 * halves(*given)[1]))
+    halves = training_pass.mask_split
+    monkeypatch.setattr(training_pass, "mask_split", lambda *given: (halves(*given)[0], 0 * halves(*given)[1]))
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., :4] = 1
     with training_session(tiny.model(), tiny.clip()) as session:

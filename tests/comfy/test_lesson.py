@@ -11,7 +11,7 @@ import pytest
 import torch
 from concept_loom.nodes.pictures import EXAMPLE_PICTURES
 from concept_loom.nodes.progress import PREVIEW_SHARE, LearningProgress
-from concept_loom.personalization import learner
+from concept_loom.personalization import learner, training_pass
 from concept_loom.personalization.batch import draw
 from concept_loom.personalization.checkpoint import load
 from concept_loom.personalization.comfyui import lesson as lesson_module
@@ -234,7 +234,7 @@ def test_cancelling_in_the_backward_pass_of_a_large_model_keeps_the_best(canvas,
             host.interrupt_current_processing()  # the next thing that runs is the backward pass
         return denoising_loss(*args)
 
-    monkeypatch.setattr(learner, "denoising_loss", cancelling)
+    monkeypatch.setattr(training_pass, "denoising_loss", cancelling)
     lesson, _ = taught(canvas, pictures, tmp_path, replace(WISH, steps=20))
     assert len(losses) == 8 and lesson.path.exists() and len(lesson.concept.info.losses) == 6
 

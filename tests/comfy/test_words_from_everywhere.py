@@ -63,10 +63,11 @@ def test_a_word_arrives_and_acts(way):
     assert differ(drawn, sample(tiny.model(), positive, negative)) > 0.01
 
 
+@pytest.mark.parametrize("concept", [tiny.concept, lambda: tiny.low_rank(tiny.concept())], ids=["rows", "low rank"])
 @pytest.mark.parametrize("way", ["by hand", "break, first"])
-def test_the_word_is_at_its_own_rows_whoever_built_the_conditioning(way):
+def test_the_word_is_at_its_own_rows_whoever_built_the_conditioning(way, concept):
     """The same tensor with our mark on it draws the same picture."""
-    canvas = Canvas(mug())
+    canvas = Canvas(PlacedConcept(concept()))
     positive, negative = WAYS[way](canvas.clip), encode(canvas.clip, "blurry")
     marked = [[cond.clone(), {**extra, KEY: encode(canvas.clip, "a <mug>")[0][1][KEY]}] for cond, extra in positive]
     drawn = sample(canvas.model, positive, negative, steps=1)
@@ -75,8 +76,8 @@ def test_the_word_is_at_its_own_rows_whoever_built_the_conditioning(way):
 
 def test_concat_draws_the_appended_word_at_the_rows_behind():
     (cond, _), *_ = concat(Canvas(mug()).clip, "a tree", "a <mug>")
-    found = MEMORY.find(cond, {"l": slice(0, 768)}, {tiny.concept().hash}, surely=False)
-    assert [one.rows for one in found] == [{"l": (79,)}]
+    found = list(MEMORY.find(cond, {"l": slice(0, 768)}, {tiny.concept().hash}, surely=False))
+    assert [one.rows for one in found] == [{"l": (79,)}] and [one.category for one in found] == [{"l": (80,)}]
 
 
 def test_an_ordinary_prompt_that_reads_the_same_is_left_alone():
