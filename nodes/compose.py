@@ -99,6 +99,11 @@ class PlaceConcept(io.ComfyNode):
     ) -> io.NodeOutput:
         _refuse_empty_window(start, end)
         area = None if region is None else region.reshape(-1, *region.shape[-2:])[0].float().cpu()
+        if area is not None and not area.any():
+            raise ValueError(
+                f"The region of <{concept.word}> is black everywhere, as the mask of a picture without transparency "
+                "is; white is needed where the concept shall act. Paint a mask, or disconnect region."
+            )
         strength *= concept.concept.info.strength
         placed = replace(concept, strength=strength, start=start, end=end, region=area, sparing=sparing)
         return io.NodeOutput(placed if role == AS_LEARNED else narrowed(placed, role))

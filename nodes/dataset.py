@@ -103,7 +103,7 @@ class ConceptDatasetNode(io.ComfyNode):
         pictures: Sequence[str] = ("",),
     ) -> io.NodeOutput:
         found = given(folder[0], pictures[0], Wired(images, masks))
-        dataset = dataset_of(captioned(found, captions[0].splitlines()), holdout[0], found.unread)
+        dataset = dataset_of(captioned(found, lines_of(captions)), holdout[0], found.unread)
         report, sheet = "\n".join(_report(dataset)), contact_sheet(dataset)
         shown = {"text": (report,), **ui.PreviewImage(sheet).as_dict()}
         return io.NodeOutput(dataset, report, sheet, ui=shown)
@@ -118,6 +118,11 @@ class ConceptDatasetNode(io.ComfyNode):
         listed = listed_files(pictures[0] or "")
         files = (*inside, *listed, *(file.with_suffix(".txt") for file in listed))
         return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()]
+
+
+def lines_of(captions: Sequence[str]) -> list[str]:
+    """The widget's lines; where a list is connected, one entry per picture."""
+    return captions[0].splitlines() if len(captions) == 1 else [" ".join(one.split()) for one in captions]
 
 
 def _report(dataset: ConceptDataset) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ def _output(lesson: Lesson) -> io.NodeOutput:
     placed = as_recommended(lesson.concept, lesson.word)
     pictures = [one for one in (lesson.picture, lesson.masked) if one is not None]
     images = [image for one in pictures for image in ui.PreviewImage(one).as_dict()["images"]]
-    shown = {"text": (told,), "images": images, "animated": (False,)}
+    shown = {"text": (told,), "images": images, "animated": (False,), "concept": (lesson.path.name,)}
     return io.NodeOutput(placed, {"loss": list(lesson.concept.info.losses)}, lesson.picture, ui=shown)
 
 

@@ -61,9 +61,18 @@ async def check(request: web.Request) -> web.Response:
     server.number += 1
     prompt = {"1": {"class_type": NODE, "inputs": {}, "_meta": {"title": "Check This ComfyUI"}}}
     server.prompt_queue.put((number, prompt_id, prompt, {}, ["1"], {}))
-    while not (history := server.prompt_queue.get_history(prompt_id=prompt_id)):
+    while True:
+        waits = _waits_or_runs(server.prompt_queue, prompt_id)  # asked first: what ends goes into the history at once
+        if history := server.prompt_queue.get_history(prompt_id=prompt_id):
+            return _answer(history[prompt_id])
+        if not waits:
+            return web.json_response({"error": "The check was removed from the queue before it ran."}, status=409)
         await asyncio.sleep(POLL_SECONDS)
-    return _answer(history[prompt_id])
+
+
+def _waits_or_runs(queue: Any, prompt_id: str) -> bool:
+    running, waiting = queue.get_current_queue()
+    return any(item[1] == prompt_id for item in (*running, *waiting))
 
 
 def _answer(run: dict[str, Any]) -> web.Response:

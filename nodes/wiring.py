@@ -36,9 +36,15 @@ class Wiring(ProgressHandler):
         self._ran.add(node_id)
 
     def finish_handler(self, node_id: str, state: NodeProgressState, prompt_id: str) -> None:
-        """Cached nodes finish too, without having run."""
+        """Cached nodes finish too, without having run. The host lets an error here end its worker: none may leave."""
         if node_id not in self._ran or not TELLERS:
             return
+        try:
+            self._tell(node_id, prompt_id)
+        except Exception:
+            log.exception("Whether the words of node %s came with their MODEL could not be found out.", node_id)
+
+    def _tell(self, node_id: str, prompt_id: str) -> None:
         graph = Graph.running()
         for teller, composition in unwired(graph, node_id, prompt_id):
             words = {placed.word for placed in composition}

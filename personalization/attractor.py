@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .composition import Composition, PlacedConcept
 from .concept import Concept
-from .denoiser import Context, Observation, Observer, PromptEncoder
+from .denoiser import Context, Observation, Observer, PromptEncoder, unseen
 from .objectives import denoising_loss, subject_contrast
 from .parts import ContextRows
 from .sites import Site
@@ -102,10 +102,15 @@ class Contrast:
         self.columns = torch.tensor(columns, device=self.device)
         self.pictures = torch.tensor([-1 if picture is None else picture for *_, picture in found], device=self.device)
 
-        self.observer = Observer(self._see, self.columns)
+    @property
+    def observer(self) -> Observer:
+        """Not kept: a cycle would keep a step's graph alive until Python looks for cycles."""
+        return Observer(self._see, self.columns)
 
     def loss(self) -> Tensor:
         """The mean over the sites; 0 where no two pictures came with their attractors."""
+        if not self._losses:
+            raise unseen("the attractor's contrast")
         return torch.stack(self._losses).mean()
 
     def _standing(self, context: Context) -> tuple[int, int | None, int | None]:

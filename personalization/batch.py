@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from .augment import TrainingLatents
-from .composition import Composition
+from .composition import Composition, spelled
 from .denoiser import Context, PromptEncoder
 from .recipe import Recipe
 
@@ -70,7 +70,7 @@ def training_texts(
 
 def captioned(caption: str, class_word: str, word: str) -> str:
     """`caption` with `<word>` at `{}`, or where it says `<word>` or the class word, or else in front of it."""
-    if f"<{word}>".lower() in caption.lower():
+    if f"<{word}>" in spelled(caption):
         return caption
     if "{}" in caption:
         return caption.replace("{}", f"<{word}>")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .denoiser import Context, Observation, Observer
+from .denoiser import Context, Observation, Observer, unseen
 from .objectives import attention_regulariser
 from .sites import Site
 
@@ -29,9 +29,16 @@ class Calibration:
             )
         columns = [rows if len(rows) == width else [0] * width for rows in found]
         self.slots, self.seen = slots, dict[Site, Tensor]()
-        self.observer = Observer(self._see, torch.tensor(columns, device=device))
+        self.columns = torch.tensor(columns, device=device)
+
+    @property
+    def observer(self) -> Observer:
+        """Not kept: a cycle would keep a step's graph alive until Python looks for cycles."""
+        return Observer(self._see, self.columns)
 
     def loss(self, w_mean: float, w_var: float) -> Tensor:
+        if not self.seen:
+            raise unseen("the attention regulariser")
         return attention_regulariser(list(self.seen.values()), self.slots, w_mean, w_var)
 
     def _see(self, site: Site, observation: Observation) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -29,7 +30,7 @@ class PlacedConcept:
 
     @property
     def word(self) -> str:
-        return (self.placeholder or self.concept.info.placeholder).lower()
+        return spelled(self.placeholder or self.concept.info.placeholder)
 
     @property
     def merges(self) -> bool:
@@ -43,6 +44,11 @@ class PlacedConcept:
 
 
 Composition = tuple[PlacedConcept, ...]
+
+
+def spelled(word: str) -> str:
+    """The one spelling of a placeholder: in whatever case and width of letters a prompt writes it."""
+    return unicodedata.normalize("NFKC", word).casefold()
 
 
 def as_recommended(concept: Concept, placeholder: str = "") -> PlacedConcept:

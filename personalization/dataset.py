@@ -83,7 +83,8 @@ class ConceptDataset:
 def dataset_of(pictures: Sequence[Picture], holdout: str | int = AUTO, unread: Sequence[str] = ()) -> ConceptDataset:
     """The dataset of `pictures`; `holdout` is a number, or "auto": two from 8 pictures on."""
     if not pictures:
-        raise PictureError(" ".join(("No picture could be read; at least one is needed.", *unread)))
+        missing = "No picture could be read; at least one is needed."
+        raise PictureError(" ".join((missing, *unread, "Drop pictures on the node, connect some or name a folder.")))
     count = _auto_holdout(len(pictures)) if holdout == AUTO else int(holdout)
     if not 0 <= count < len(pictures):
         raise PictureError(

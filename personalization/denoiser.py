@@ -63,6 +63,14 @@ class Observer(NamedTuple):
     columns: Tensor | None = None
 
 
+def unseen(asking: str, site: Site | None = None) -> ValueError:
+    """For what has to see the attention of a site, or of any, and was shown none."""
+    return ValueError(
+        f"Another pack replaces the text attention of this MODEL{f' at {site.key}' if site else ''}, and {asking} has "
+        "to see it while learning. Connect the MODEL from before that pack's node; it may be used afterwards."
+    )
+
+
 def observers(every: Iterable[Observer]) -> Observer | None:
     """One observer for all of them, each of which sees the columns that it asked for; None for none."""
     every = tuple(every)

@@ -11,7 +11,7 @@ def fits(concept: Concept, base: Base) -> str:
     if (own.family, own.context_width, dict(own.encoders)) != (base.family, base.context_width, dict(base.encoders)):
         raise ValueError(
             f"The concept '{name}' was learned for {own.family} (context {own.context_width}); "
-            f"the model is {base.family} ({base.context_width}). Load {_a(own.family)} checkpoint."
+            f"the model is {base.family} ({base.context_width}). {_way_out(own.family)}"
         )
     missing = _lacking(concept, base)
     if missing:
@@ -35,6 +35,10 @@ def _note(own: Base, base: Base) -> str:
     if own.fingerprint and base.fingerprint and own.fingerprint != base.fingerprint:
         return f"Learned on {own.name or f'another {own.family} checkpoint'}; it may act less exactly here."
     return ""
+
+
+def _way_out(family: str) -> str:
+    return "Take Load Playground Model." if family == "Playground" else f"Load {_a(family)} checkpoint."
 
 
 def _a(family: str) -> str:

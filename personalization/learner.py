@@ -140,8 +140,9 @@ class _Run:
     def enter(self, stage: Stage) -> None:
         """Let exactly the stage's tensors train, under a fresh optimiser; from the best where the last one settled."""
         if self.state.settled(self.recipe.patience):
-            for name, tensor in self.state.parameters.items():
-                tensor.data.copy_(self.state.kept.tensors[name])
+            # New tensors: an encoder remembers by the old ones what it made of them.
+            device = self.task.denoiser.device
+            self.state.parameters = {name: one.to(device, copy=True) for name, one in self.state.kept.tensors.items()}
         self.state.began.append(self.state.step)
         self.state.optimizer = fresh_optimizer(self.state.parameters, stage, self.recipe)
         self.compose()
@@ -322,8 +323,7 @@ class _Run:
             else "the model itself overflowed, as fp16 does: start ComfyUI with --bf16-unet or --fp32-unet"
         )
         return (
-            f"Learning met NaN or infinity at step {self.state.step + 1} of {self.recipe.steps}. "
-            f"Most likely {cause}. The state of step {self.state.kept.step} is kept."
+            f"Learning met NaN or infinity at step {self.state.step + 1} of {self.recipe.steps}. Most likely {cause}."
         )
 
 

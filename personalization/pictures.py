@@ -77,7 +77,9 @@ def read_picture(path: Path) -> Picture:
 def picture_from(name: str, pixels: Tensor, mask: Tensor | None = None, caption: str = "") -> Picture:
     """A Picture from a tensor (h, w, 3 or 4), uint8 or float in 0..1, and a mask (h, w), 1 on the subject."""
     if pixels.ndim != 3 or pixels.shape[-1] not in (3, 4):
-        raise PictureError(f"{name} has the shape {tuple(pixels.shape)}; (height, width, 3 or 4) is needed.")
+        raise PictureError(
+            f"{name} has the shape {tuple(pixels.shape)}; (height, width, 3 or 4) is needed. Connect a picture."
+        )
     if mask is not None and mask.shape != pixels.shape[:2]:
         raise PictureError(
             f"The mask of {name} is {tuple(mask.shape)}, the picture {tuple(pixels.shape[:2])}. Make them one size."

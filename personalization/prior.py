@@ -46,12 +46,13 @@ class Prior:
     ) -> Prior:
         """`count` pictures of `shape` (c, h, w), the same every time; taken from the folder `keep`, or left there."""
         frozen = encoder.encode(PROMPT.format(class_word))
-        path = keep and keep / f"{_key(denoiser, class_word, count, shape)}.latents"
+        path = keep and keep / f"{_key(denoiser, frozen, count, shape)}.latents"
         pictures = _kept(path) if path else None
         if pictures is None:
             noise = torch.randn(count, *shape, generator=Generator().manual_seed(SEED)).to(denoiser.device)
             empty = encoder.encode("")
-            made = [euler(denoiser, frozen, empty, one, STEPS, GUIDANCE) for one in noise.split(4)]
+            # One at a time, however little memory there is.
+            made = [euler(denoiser, frozen, empty, one, STEPS, GUIDANCE) for one in noise.split(1)]
             pictures = torch.cat(made).float().cpu()
             if path:
                 _keep(path, pictures)
@@ -81,9 +82,12 @@ def tokens_alone(concept: Concept) -> Concept:
     return replace(concept, info=replace(concept.info, phrase="[V]"), embeddings={}, parts=tokens)
 
 
-def _key(denoiser: Denoiser, class_word: str, count: int, shape: Sequence[int]) -> str:
-    decisive = (denoiser.base.fingerprint, class_word, count, tuple(shape), STEPS, GUIDANCE, SEED)
-    return hashlib.sha256(repr(decisive).encode()).hexdigest()[:32]
+def _key(denoiser: Denoiser, frozen: Context, count: int, shape: Sequence[int]) -> str:
+    """Of the model, its schedule and the encoded prompt: another CLIP skip makes other pictures."""
+    sigmas = denoiser.sigma_at(torch.linspace(0, 1, STEPS)).tolist()
+    decisive = (denoiser.base.fingerprint, sigmas, count, tuple(shape), STEPS, GUIDANCE, SEED)
+    prompt = frozen.tensor.float().cpu().contiguous().numpy().tobytes()
+    return hashlib.sha256(repr(decisive).encode() + prompt).hexdigest()[:32]
 
 
 def _kept(path: Path) -> Tensor | None:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from .composition import Composition, PlacedConcept
+from .composition import Composition, PlacedConcept, spelled
 from .denoiser import Slots
 
 SLOT = "[V]"
+PLACEHOLDER = re.compile(r"<([^<>\s]+)>")
 
 
 class Occurrence(NamedTuple):
@@ -61,10 +62,9 @@ def occurrences(text: str, composition: Composition) -> list[Occurrence]:
     placed = {one.word: one for one in composition}
     if not placed:
         return []
-    pattern = re.compile("<(" + "|".join(map(re.escape, placed)) + ")>", re.IGNORECASE)
-    matches = list(pattern.finditer(text))
+    matches = [match for match in PLACEHOLDER.finditer(text) if spelled(match[1]) in placed]
     weights = _weights(text, [match.span() for match in matches])
-    return [Occurrence(placed[m[1].lower()], *m.span(), w) for m, w in zip(matches, weights, strict=True)]
+    return [Occurrence(placed[spelled(m[1])], *m.span(), w) for m, w in zip(matches, weights, strict=True)]
 
 
 def rewrite(text: str, composition: Composition, mark: Callable[[int, PlacedConcept], str]) -> str:
@@ -101,8 +101,8 @@ def near_misses(text: str, composition: Composition) -> dict[str, str]:
     found: dict[str, str] = {}
     for written in re.findall(r"<[^<>\n]{1,64}>", text):
         inner = written[1:-1]
-        close = difflib.get_close_matches(inner.strip().lower(), words, 1, 0.7)
-        if close and inner.lower() not in words:
+        close = difflib.get_close_matches(spelled(inner.strip()), words, 1, 0.7)
+        if close and spelled(inner) not in words:
             found[written] = f"<{close[0]}>"
     return found
 

@@ -94,9 +94,9 @@ def run(client: Client, base: Path, request: Quickstart) -> list[Path]:
     """Leaves its results in output/ and gives their paths."""
     graph = Graph(adapted(to_prompt(_workflow(), client.get("/object_info")), request))
     began = time.monotonic()
-    _do(client, graph.learning())
+    outputs = _do(client, graph.learning())
     learned = time.monotonic() - began
-    concept = max((base / "output" / "concepts").glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
+    concept = base / "output" / "concepts" / outputs[graph.learn]["concept"][0]
     info = _header(concept)
     rows = _drawn(client, graph, request, info)
     OUTPUT.mkdir(exist_ok=True)

@@ -87,7 +87,8 @@ export class Gallery {
         for (const [done, file] of files.entries()) {
             this.said.textContent = this.host.words.sending(done + 1, files.length);
             try {
-                this.#set([...this.entries, await this.host.upload(file)]);
+                const entry = await this.host.upload(file);
+                this.#set([...this.entries, entry]); // as they are by now: some may have been removed meanwhile
             } catch (error) {
                 said.push(this.host.words.refused(file.name, error instanceof Error ? error.message : String(error)));
             }

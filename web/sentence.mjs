@@ -20,6 +20,9 @@ export const LINE_NODES = new Set([
     "ConceptLoom_ComposeConcepts",
     "ConceptLoom_EvaluateConcept",
     "ConceptLoom_StrengthSheet",
+    "ConceptLoom_TrainTowers",
+    "ConceptLoom_TowerEncoder",
+    "ConceptLoom_CheckComfyUI",
 ]);
 
 /** @typedef {{ text: string, warns: boolean }} Line */

@@ -37,7 +37,13 @@ class Canvas(NamedTuple):
     @property
     def fingerprints(self) -> list[str]:
         parts = [fingerprint_of(self.clip.patcher, ""), fingerprint_of(self.vae.patcher, "")]
-        return [fingerprint_of(self.model), *parts, str(self.clip.layer_idx), *_other_sampling(self.model)]
+        return [
+            fingerprint_of(self.model),
+            *parts,
+            str(self.clip.layer_idx),
+            *_other_sampling(self.model),
+            *_others(self.model),
+        ]
 
     def base(self) -> Base:
         """ValueError where the three do not belong together, or have weights that gradients do not pass."""
@@ -83,6 +89,28 @@ def _other_sampling(model: comfy.model_patcher.ModelPatcher) -> list[str]:
         return []
     sigmas = [float(other.percent_to_sigma(percent)) for percent in (0.01, 0.25, 0.5, 0.75, 0.99)]
     return [prediction_of(model), *(kind.__name__ for kind in type(other).__mro__), *map(str, sigmas)]
+
+
+def _others(model: comfy.model_patcher.ModelPatcher) -> list[str]:
+    """What other packs have put on the model that learning runs through, such as FreeU, with their plain settings."""
+    options = model.model_options["transformer_options"]
+    found = [(kind, one) for kind, patches in options.get("patches", {}).items() for one in patches]
+    for kind, replaced in options.get("patches_replace", {}).items():
+        found += [(f"{kind} {where}", one) for where, one in replaced.items()]
+    for kind, keyed in model.wrappers.items():
+        found += [(f"{kind} {key}", one) for key, wrappers in keyed.items() for one in wrappers]
+    ours = __name__.rpartition(".")[0]
+    return [f"{kind}: {_named(one)}" for kind, one in found if not _module(one).startswith(ours)]
+
+
+def _named(one: object) -> str:
+    name = getattr(one, "__qualname__", type(one).__qualname__)
+    held = [cell.cell_contents for cell in getattr(one, "__closure__", None) or ()]
+    return f"{_module(one)}.{name} {[value for value in held if isinstance(value, int | float | str | dict | tuple)]}"
+
+
+def _module(one: object) -> str:
+    return getattr(one, "__module__", "") or ""
 
 
 def side_for(base: Base) -> int:

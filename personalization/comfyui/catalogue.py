@@ -13,6 +13,7 @@ from comfy.clip_vision import ClipVisionModel
 from ..checkpoint import load
 from ..composition import as_recommended
 from ..dataset import ConceptDataset, dataset_of
+from ..doctor import examine
 from ..library import file_name
 from ..pictures import files_of, read_pictures
 from .canvas import Canvas
@@ -47,11 +48,13 @@ def learned(canvas: Canvas, folders: Sequence[Path], wish: Wish, output: Path) -
     """One outcome per folder, in order. What was learned before is not learned again; what was broken off goes on."""
     for folder in folders:
         try:
-            lesson = teach(canvas, dataset_in(folder), _wish_for(folder, wish), [output], _in_silence)
+            dataset = dataset_in(folder)
+            lesson = teach(canvas, dataset, _wish_for(folder, wish), [output], _in_silence)
         except (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError) as error:  # one folder's own trouble
             yield Outcome(folder, None, f"{error}")
         else:
-            yield Outcome(folder, lesson.path, lesson.sentences[0])
+            findings = (finding.sentence for finding in examine(dataset))
+            yield Outcome(folder, lesson.path, " ".join((*lesson.sentences, *dataset.unread, *findings)))
 
 
 def dataset_in(folder: Path) -> ConceptDataset:

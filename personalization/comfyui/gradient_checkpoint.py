@@ -28,16 +28,22 @@ def blocks_of(network: torch.nn.Module) -> list[torch.nn.Module]:
 
 @contextmanager
 def checkpointed(network: torch.nn.Module) -> Iterator[None]:
-    """Within, transformer and residual blocks keep only their inputs for the backward pass."""
+    """Within, transformer and residual blocks keep only their inputs for the backward pass.
+
+    What stood in a block's forward before (low-rank layers do) stands there again afterwards.
+    """
     blocks = blocks_of(network)
+    before = [block.__dict__.get("forward") for block in blocks]
     try:
         for block in blocks:
             transformer = isinstance(block, BasicTransformerBlock)
             block.forward = _with_snapshot(block.forward) if transformer else _plain(block.forward)
         yield
     finally:
-        for block in blocks:
+        for block, stand_in in zip(blocks, before, strict=True):
             block.__dict__.pop("forward", None)
+            if stand_in is not None:
+                block.forward = stand_in
 
 
 def _with_snapshot(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import comfy_execution.graph as host
+from comfy_execution.graph_utils import is_link
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 
@@ -100,7 +101,7 @@ class Graph:
     def _links(self, node: str, kinds: Collection[str | None]) -> Iterator[Link]:
         declared = self._class(node).INPUT_TYPES()
         for name, value in self._prompt.get_node(node)["inputs"].items():
-            if isinstance(value, list) and len(value) == 2 and self.has(value[0]):
+            if is_link(value) and self.has(value[0]):  # a widget's value may be a list of two as well
                 kind = host.get_input_info(self._class(node), name, declared)[0]
                 if (kind if isinstance(kind, str) else None) in kinds:
                     yield value[0], int(value[1])

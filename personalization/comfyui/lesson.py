@@ -18,7 +18,7 @@ from ..concept import Base, Concept
 from ..contact_sheet import masks_sheet
 from ..dataset import ConceptDataset
 from ..doctor import examine
-from ..learned import Event, Learned, LearningDiverged
+from ..learned import Event, Learned, LearningDiverged, Planned
 from ..learner import LearnTask, learn
 from ..library import file_name, free_path, learned_before
 from ..methods import AUTO, Beginning, chosen, task_of
@@ -96,15 +96,18 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         key = learning_key(canvas, dataset, recipe, words, wish.seed)
         found = learned_before(key, folders)
         if found:
-            return _remembered(*found, wish.placeholder)
+            return _remembered(*found, wish)
         unfinished = Unfinished(folders[-1], key)
-        learned, picture, room, masked = _learned(_Course(canvas, dataset, base, recipe, wish, unfinished), show)
+        try:
+            learned, picture, room, masked = _learned(_Course(canvas, dataset, base, recipe, wish, unfinished), show)
+        except LearningDiverged as error:
+            raise _with_last_good(error, folders[-1], wish.placeholder) from error
         concept = _finished(learned, key, picture)
         path = free_path(folders[-1], file_name(wish.placeholder))
         save(concept, path)
         if learned.finished:
             unfinished.forget()
-        told = (*_happened(learned), room, *_findings(dataset, base))
+        told = (*_happened(learned), _method(recipe.method, wish), room, *_findings(dataset, base))
         picture = picture_from(concept.thumbnail)
         return Lesson(concept, wish.placeholder, picture, path, told, learned.finished, masked)
 
@@ -152,12 +155,15 @@ class _Made(NamedTuple):
 def _learned(course: _Course, show: Show) -> _Made:
     canvas, recipe = course.canvas, course.recipe
     latents = latents_of(canvas, course.dataset, recipe, course.base, course.wish.seed)
-    memory = enough_memory(recipe.batch_size, "Learn Concept")
+    node, findings = "Learn Concept", _findings(course.dataset, course.base)
+    memory = enough_memory(recipe.batch_size, node)
     with memory, training_session(canvas.model, canvas.clip, name=canvas.name) as session:
         painter = Painter(canvas, session, recipe.templates[0], _square(latents, course.base))
         task = _task(course, session, latents)
 
         def tell(event: Event) -> None:
+            if isinstance(event, Planned):
+                event = Planned(" ".join((event.sentence, *findings)))
             show(event, painter.on_the_way)
 
         def learned_that(way: Way) -> Learned:
@@ -165,7 +171,7 @@ def _learned(course: _Course, show: Show) -> _Made:
             with checkpointed(session.denoiser.network) if way.checkpoint else nullcontext():
                 return _from_where_it_was(replace(task, recipe=recipe), course.unfinished, tell)
 
-        learned, room = in_memory(room_for(task, session), recipe.batch_size, learned_that, tell)
+        learned, room = in_memory(room_for(task, session), recipe.batch_size, node, learned_that, tell)
         sketch = painter.sketched(learned)
     masked = masks_sheet(course.dataset, task.latents, recipe.augmentation.views) if recipe.soft_masks else None
     return _Made(learned, painter.painted(sketch), room, masked)
@@ -202,6 +208,16 @@ def _finished(learned: Learned, key: str, picture: Tensor | None) -> Concept:
     return replace(learned.concept, info=info, thumbnail=b"" if picture is None else jpeg_of(picture))
 
 
+def _with_last_good(error: LearningDiverged, folder: Path, placeholder: str) -> LearningDiverged:
+    """What was sound is on disk, as after a cancel, and the sentence names the file."""
+    good = error.last_good
+    if not good.best_step:
+        return LearningDiverged(f"{error} Nothing had been learned before it, so nothing was saved.", good)
+    path = free_path(folder, file_name(placeholder))
+    save(_finished(good, "", None), path)
+    return LearningDiverged(f"{error} The state of step {good.best_step} is saved as {path.name}.", good)
+
+
 def _happened(learned: Learned) -> Iterator[str]:
     if learned.began:
         yield f"Went on from step {learned.began}."
@@ -213,9 +229,14 @@ def _happened(learned: Learned) -> Iterator[str]:
         )
 
 
-def _remembered(concept: Concept, path: Path, word: str) -> Lesson:
+def _method(method: str, wish: Wish) -> str:
+    return f"Method: {method}{', which auto took' if wish.method == AUTO else ''}."
+
+
+def _remembered(concept: Concept, path: Path, wish: Wish) -> Lesson:
     sentence = f"Learned before in {concept.info.steps} steps; taken from {path.name}, nothing was trained."
-    return Lesson(concept, word, picture_from(concept.thumbnail), path, (sentence,))
+    told = (sentence, _method(concept.info.method, wish))
+    return Lesson(concept, wish.placeholder, picture_from(concept.thumbnail), path, told)
 
 
 def _findings(dataset: ConceptDataset, base: Base) -> tuple[str, ...]:

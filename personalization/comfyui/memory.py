@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,7 +93,7 @@ def room_for(task: LearnTask, session: Session) -> Room:
 
 
 def in_memory(
-    room: Room, batch_size: int, learned: Callable[[Way], Learned], tell: Callable[[Event], None]
+    room: Room, batch_size: int, node: str, learned: Callable[[Way], Learned], tell: Callable[[Event], None]
 ) -> tuple[Learned, str]:
     """Learned in the best way that fits, one step sparer where memory runs out all the same; and what that was."""
     way = room.best(batch_size)
@@ -101,11 +102,15 @@ def in_memory(
         return learned(way), told
     except Exception as error:
         sparer = below(way)
-        if not host.is_oom(error) or sparer is None:
+        if not host.is_oom(error):
             raise
+        if sparer is None:
+            raise MemoryError(_advice(way.batch_size, node)) from error
+    gc.collect()  # what the broken-off step still holds in cycles
     host.soft_empty_cache()
     told = _planned(f"Memory ran out, so it went on more sparingly. {room.sentence(sparer, batch_size)}", tell)
-    return learned(sparer), told
+    with enough_memory(sparer.batch_size, node):
+        return learned(sparer), told
 
 
 def _planned(sentence: str, tell: Callable[[Event], None]) -> str:

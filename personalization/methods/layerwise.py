@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..composition import PlacedConcept
 from ..concept import Base, Concept
-from ..denoiser import Context
+from ..denoiser import Context, unseen
 from ..parts import ContextRows, ImageTokens
 from ..prior import PROMPT
 from ..sites import Site
@@ -44,6 +44,9 @@ def _image_tokens(beginning: Beginning, sites: Sequence[Site]) -> tuple[ImageTok
     if not count:
         return ()
     means = means_of(beginning)
+    missing = next((site for site in sites if site not in means), None)
+    if missing:
+        raise unseen("where image tokens start", missing)
     return (ImageTokens({site: means[site].repeat(count, 1) for site in sites}),)
 
 

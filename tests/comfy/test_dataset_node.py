@@ -57,6 +57,13 @@ def test_a_folder_dropped_pictures_and_images_are_learned_together_and_captioned
     assert captions == {"z.png": "one", "a.png": "two", "image 1": "three"}
 
 
+def test_a_connected_list_of_captions_has_one_for_each_picture() -> None:
+    painted("mine/a.png", 1)
+    painted("mine/b.png", 2)
+    dataset, *_ = made(folder=["mine"], captions=["one\nthing", "two"])
+    assert {picture.name: picture.caption for picture in dataset.pictures} == {"a.png": "one thing", "b.png": "two"}
+
+
 def test_a_picture_that_is_missing_here_is_named_and_the_others_are_learned() -> None:
     painted("set/a.png")
     dataset, report, _ = made(pictures=["set/a.png\nset/gone.png"])

@@ -133,10 +133,26 @@ def test_learning_leaves_every_base_weight_as_it_was(canvas, pictures, tmp_path)
         assert all(torch.equal(value, old[name]) for name, value in network.state_dict().items())
 
 
-def test_nan_ends_in_a_sentence_and_leaves_no_file(canvas, pictures, tmp_path) -> None:
-    with pytest.raises(LearningDiverged, match="NaN or infinity at step"):
+def test_nan_at_once_ends_in_a_sentence_and_leaves_no_file(canvas, pictures, tmp_path) -> None:
+    with pytest.raises(LearningDiverged, match="NaN or infinity at step 2.*nothing was saved"):
         taught(canvas, pictures, tmp_path, replace(WISH, learning_rate=1e30))
     assert not list(tmp_path.iterdir())
+
+
+def test_nan_later_leaves_the_last_good_state_as_a_cancel_does(canvas, pictures, tmp_path, monkeypatch) -> None:
+    losses = []
+
+    def breaking(*args: torch.Tensor) -> torch.Tensor:
+        losses.append(args)
+        return denoising_loss(*args) * (float("nan") if len(losses) > 12 else 1)
+
+    monkeypatch.setattr(training_pass, "denoising_loss", breaking)
+    with pytest.raises(LearningDiverged, match=r"The state of step \d+ is saved as mug.safetensors"):
+        taught(canvas, pictures, tmp_path, replace(WISH, steps=20))
+    kept = load(tmp_path / "mug.safetensors")
+    assert not kept.info.key and 0 < kept.info.steps < 12
+    assert all(tensor.isfinite().all() for tensor in kept.tensors().values())
+    assert not list((tmp_path / FOLDER).glob("*")), "it would only diverge again"
 
 
 def test_cancelling_keeps_a_file_that_is_not_taken_for_a_finished_one(canvas, pictures, tmp_path) -> None:

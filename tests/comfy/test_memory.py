@@ -8,6 +8,7 @@ import torch
 from concept_loom.personalization.comfyui.gradient_checkpoint import checkpointed
 from concept_loom.personalization.comfyui.memory import Room, Way, below, room_for, ways_down
 from concept_loom.personalization.comfyui.session import training_session
+from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.footprint import Footprint
 from concept_loom.personalization.learner import rehearsals
 from torch.autograd.graph import saved_tensors_hooks
@@ -47,6 +48,21 @@ def test_a_step_keeps_what_was_foretold(recipe, checkpoint) -> None:
     assert kept <= (step.recomputed if checkpoint else step.plain)
     if not checkpoint:
         assert kept == pytest.approx(step.plain, rel=0.02)
+
+
+def test_low_rank_layers_act_after_checkpointing_and_leave_nothing_behind() -> None:
+    """The last picture is drawn after it, and a sparer way comes after it where memory has run out."""
+    model, composition = tiny.model(), (PlacedConcept(tiny.low_rank(tiny.concept())),)
+    with training_session(model, tiny.clip()) as (backbone, encoder):
+        context, x, sigma = encoder.encode("a <mug>", composition), torch.ones(1, 4, 16, 16), torch.tensor([3.0])
+        before = backbone.predict(x, sigma, [context], composition)
+        with checkpointed(backbone.network):
+            within = backbone.predict(x, sigma, [context], composition)
+        after = backbone.predict(x, sigma, [context], composition)
+        assert torch.equal(before, within) and torch.equal(before, after)
+        assert not torch.equal(before, backbone.predict(x, sigma, [encoder.encode("a mug")]))
+        network = backbone.network
+    assert not any(module._forward_hooks or "forward" in module.__dict__ for module in network.modules())
 
 
 def room(free: float) -> Room:

@@ -155,6 +155,11 @@ def test_a_window_without_time_and_a_widened_role_are_refused() -> None:
         PlaceConcept.execute(placed, 1.0, "style")
 
 
+def test_a_region_that_is_black_everywhere_is_refused() -> None:
+    with pytest.raises(ValueError, match="black everywhere.*Paint a mask, or disconnect"):
+        PlaceConcept.execute(PlacedConcept(tiny.concept()), 1.0, "as learned", region=torch.zeros(1, 64, 64))
+
+
 def test_a_region_is_one_mask_of_the_whole_picture() -> None:
     (placed,) = PlaceConcept.execute(
         PlacedConcept(tiny.concept()), 1.0, "as learned", region=torch.ones(2, 8, 6)

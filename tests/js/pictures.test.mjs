@@ -60,6 +60,18 @@ test("files that browsers know no type of are pictures by their name", () => {
     assert.deepEqual([pictures.length, others.length], [2, 1]);
 });
 
+test("what is removed while another file is on its way stays removed", async () => {
+    let arrive;
+    const shown = gallery(() => new Promise((resolve) => { arrive = resolve; }));
+    shown.value = "set/old.png";
+    const arrived = shown.add([picture("new.png")]);
+    await new Promise((resolve) => { setTimeout(resolve); });
+    shown.value = "";
+    arrive("concept_loom/new.png");
+    await arrived;
+    assert.equal(shown.value, "concept_loom/new.png");
+});
+
 test("a file goes through ComfyUI's route, and the name that the server chose is kept", async () => {
     let sent;
     const fetchApi = async (route, init) => {

@@ -1,17 +1,19 @@
 """The attention regulariser in a run: which columns it watches, and that it does what it says."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
 import torch
 from concept_loom.personalization.calibration import Calibration
 from concept_loom.personalization.composition import PlacedConcept
-from concept_loom.personalization.denoiser import Context, Slots
+from concept_loom.personalization.denoiser import Context, Observation, Slots
 from concept_loom.personalization.learner import LearnTask, learn
 from concept_loom.personalization.methods import Beginning, start
 from concept_loom.personalization.recipe import Recipe, Stage
 
-from .toy import BASE, ToyDenoiser, ToyPromptEncoder, toy_latents
+from .toy import BASE, SITES, ToyDenoiser, ToyPromptEncoder, toy_latents
 
 CPU = torch.device("cpu")
 EMPTY = Context(torch.zeros(1, 10, 4))
@@ -30,6 +32,24 @@ def test_it_watches_the_slots_and_then_the_category_of_the_first_occurrence():
 def test_a_sample_in_which_the_word_was_cut_off_counts_nothing():
     watching = Calibration([said((4,), (5,)), EMPTY], "mug", 1, CPU)
     assert watching.observer.columns.tolist() == [[4, 5], [0, 0]]
+
+
+def test_attention_that_another_pack_replaces_everywhere_is_named():
+    with pytest.raises(ValueError, match="Another pack replaces the text attention.*Connect the MODEL from before"):
+        Calibration([said((4,), (5,))], "mug", 1, CPU).loss(1.0, 1.0)
+
+
+def test_nothing_of_a_step_is_left_once_it_is_over():
+    """The graph hangs on what was seen; a cycle would keep it until Python looks for cycles."""
+    gc.disable()
+    try:
+        watching = Calibration([said((4,), (5,))], "mug", 1, CPU)
+        watching.observer.see(SITES[0], Observation(torch.zeros(1, 4, 8), torch.rand(1, 2, 4, 2)))
+        left = weakref.ref(watching)
+        del watching
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("context", [EMPTY, said((4,), ()), said((4,), (5,), "hat")])

@@ -72,6 +72,17 @@ def test_prompt_weights_follow_the_hosts_parentheses(text, weights):
     assert [one.weight for one in occurrences(text, (MUG,))] == pytest.approx(weights)
 
 
+@pytest.mark.parametrize(
+    ("word", "spoken"),
+    [("mug", "MUG"), ("istanbul", "ISTANBUL"), ("İnek", "İnek"), ("σας", "ΣΑΣ"), ("µ", "μ"), ("mug", "ｍｕｇ")],
+)
+def test_a_word_is_found_in_whatever_case_and_width_it_is_written(word, spoken):
+    renamed = placed("mug", placeholder=word)
+    (found,) = occurrences(f"a <{spoken}>", (renamed,))
+    assert found.placed is renamed
+    assert not occurrences("a <istanbu> and <ıstanbul>", (renamed,))
+
+
 def test_a_renamed_word_replaces_the_learned_one():
     renamed = placed("mug", placeholder="Cup")
     assert written("<cup> <mug>", renamed) == "CUP0 <mug>"
