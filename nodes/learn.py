@@ -67,9 +67,13 @@ class LearnConcept(io.ComfyNode):
         batch_size: int = 0,
         attractor: bool = False,
         soft_masks: bool = False,
+        prior_preservation: bool = True,
+        self_regularisation: bool = True,
+        attention_regulariser: bool = True,
     ) -> io.NodeOutput:
         numbers = (seed, steps, learning_rate, batch_size)
-        wish = Wish(placeholder, class_word, role, method, budget, *numbers, attractor, soft_masks)
+        terms = (prior_preservation, self_regularisation, attention_regulariser)
+        wish = Wish(placeholder, class_word, role, method, budget, *numbers, attractor, soft_masks, *terms)
         progress = LearningProgress(cls.hidden.unique_id)
         with closing(progress), explained(progress, wish, dataset, model) as show:
             lesson = teach(Canvas(model, clip, vae), dataset, wish, all_folders(), show)
@@ -180,7 +184,8 @@ def _overrides() -> list[io.Input]:
             optional=True,
             default=False,
             tooltip="Gives every picture a word of its own that takes what is not the subject, such as its background, "
-            "and is thrown away afterwards. Without effect on styles: there the surroundings are what is learned.",
+            "and is thrown away afterwards; where every picture has a mask, all that is outside of it is asked of "
+            "these words alone. Without effect on styles: there the surroundings are what is learned.",
             advanced=True,
         ),
         io.Boolean.Input(
@@ -192,7 +197,19 @@ def _overrides() -> list[io.Input]:
             "beside the subject is not left out. Without effect on styles.",
             advanced=True,
         ),
+        _term(
+            "prior_preservation", "layerwise (DPP): image tokens leave pictures of the class as the model makes them."
+        ),
+        _term("self_regularisation", "layerwise (CASR): image tokens stay near what the class looks like."),
+        _term("attention_regulariser", "staged: the word takes as much attention as its class word does."),
     ]
+
+
+def _term(name: str, tooltip: str) -> io.Input:
+    """A term of some method's loss, which other methods do not have."""
+    return io.Boolean.Input(
+        name, optional=True, default=True, tooltip=f"{tooltip} Other methods do not have it.", advanced=True
+    )
 
 
 def whole(name: str, limits: Range, tooltip: str) -> io.Input:

@@ -19,6 +19,7 @@ from .exchange.exported import DIFFUSERS, EMBEDDING, KOHYA, exported
 from .methods import AUTO, METHODS
 
 FORMATS = {"embedding": EMBEDDING, "kohya": KOHYA, "diffusers": DIFFUSERS}
+TERMS = ("prior-preservation", "self-regularisation", "attention-regulariser")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -107,8 +108,11 @@ def nth(chosen: str, number: int) -> str:
 
 
 def _wish(host, request: argparse.Namespace):
-    given = (request.class_word, request.role, request.method, request.budget, request.seed, request.train_steps)
-    return host.module("personalization.comfyui.lesson").Wish("", *given)
+    words = (request.class_word, request.role, request.method, request.budget)
+    numbers = (request.seed, request.train_steps, request.learning_rate, request.batch_size)
+    terms = (term not in request.without for term in TERMS)
+    wish = host.module("personalization.comfyui.lesson").Wish
+    return wish("", *words, *numbers, request.attractor, request.soft_masks, *terms)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,6 +127,11 @@ def _parser() -> argparse.ArgumentParser:
     learning.add_argument("--budget", choices=("fast", "balanced", "thorough"), default="balanced")
     learning.add_argument("--seed", type=int, default=0)
     learning.add_argument("--steps", dest="train_steps", type=int, default=0, help="default: from the budget")
+    learning.add_argument("--learning-rate", type=float, default=0.0, help="default: the method's")
+    learning.add_argument("--batch-size", type=int, default=0, help="default: the method's")
+    learning.add_argument("--attractor", action="store_true", help="a word per picture takes what is not the subject")
+    learning.add_argument("--soft-masks", action="store_true", help="masks from the model's own attention")
+    learning.add_argument("--without", choices=TERMS, nargs="+", default=(), help="terms of the loss to leave out")
     learning.add_argument("--devices", type=int, default=1, help="processes, each on a device of its own")
     learning.add_argument("--share", default="", help=argparse.SUPPRESS)
     trying = commands.add_parser("evaluate", help="a concept against pictures of the same thing")

@@ -28,6 +28,7 @@ FULL_CAPTION = "a light blue mug with brown dots and a ring"  # of the pack's ow
 SCENES = ("on the beach, on the left", "in the forest", "in the snow, next to a ball", "at night", "in the meadow")
 PHOTO, STYLED = "a photo of {} {}", "a watercolor painting of {} {}"
 PEOPLES = ("on a beach", "in a forest", "on a wooden table")  # scenes for checkpoints, where a picture takes longer
+UNSEEN = "likeness to pictures that were not learned from: fewer than 8 were given, so none was held out"
 Prompt = dict[str, Any]
 
 
@@ -240,7 +241,7 @@ def _report(client: Client, info: dict[str, Any], seconds: float, clip_scores: d
         "held_out_loss_over_class_word": info.get("scores", {}).get("held_out"),
         "clip_scores": clip_scores,
         "verified": ["learned through /prompt", "drawn through /prompt with the word and without it"],
-        "not_verified": [] if clip_scores else [why],
+        "not_verified": [*([] if clip_scores else [why]), *([] if "held_out" in info.get("scores", {}) else [UNSEEN])],
     }
     path = OUTPUT / "report.json"
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

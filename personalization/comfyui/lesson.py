@@ -22,7 +22,7 @@ from ..learned import Event, Learned, LearningDiverged, Planned
 from ..learner import LearnTask, learn
 from ..library import file_name, free_path, learned_before
 from ..methods import AUTO, Beginning, chosen, task_of
-from ..recipe import Recipe, recipe_for
+from ..recipe import Recipe, recipe_for, sourced
 from ..thumbnail import jpeg_of, picture_from
 from ..unfinished import Unfinished
 from .canvas import Canvas, latents_of, learning_key, side_for
@@ -35,13 +35,17 @@ BUDGETS = {"fast": 1.0, "balanced": 2.0, "thorough": 4.0}  # of the recipe's ste
 CLASS_PICTURES = ".class_pictures"  # beside the concepts
 PREVIEWS = 12
 CURVE = 500  # losses kept in the file
+_UNMEASURED = "; its settings have been measured on no {} model"
 
 Show = Callable[[Event, Callable[[Concept], Tensor | None]], None]
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a designer asks for. 0 in `steps`, `learning_rate` and `batch_size` leaves them to the recipe."""
+    """What a designer asks for. 0 in `steps`, `learning_rate` and `batch_size` leaves them to the recipe.
+
+    The last three switch a term off that the method has: the paper's DPP, CASR, and L_reg.
+    """
 
     placeholder: str
     class_word: str
@@ -54,6 +58,9 @@ class Wish:
     batch_size: int = 0
     attractor: bool = False  # not for styles
     soft_masks: bool = False  # not for styles
+    prior_preservation: bool = True
+    self_regularisation: bool = True
+    attention_regulariser: bool = True
 
 
 class Lesson(NamedTuple):
@@ -91,12 +98,13 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
     """
     with torch.inference_mode(False):
         base, wish = canvas.base(), replace(wish, placeholder=word_of(wish.placeholder))
-        recipe = recipe_of(wish, base.family, len(dataset.pictures))
+        masked = all(picture.mask is not None for picture in dataset.pictures)
+        recipe = recipe_of(wish, base.family, len(dataset.pictures), masked)
         words = (wish.class_word.strip(), wish.role)
         key = learning_key(canvas, dataset, recipe, words, wish.seed)
         found = learned_before(key, folders)
         if found:
-            return _remembered(*found, wish)
+            return _remembered(*found, wish, base)
         unfinished = Unfinished(folders[-1], key)
         try:
             learned, picture, room, masked = _learned(_Course(canvas, dataset, base, recipe, wish, unfinished), show)
@@ -107,13 +115,16 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         save(concept, path)
         if learned.finished:
             unfinished.forget()
-        told = (*_happened(learned), _method(recipe.method, wish), room, *_findings(dataset, base))
+        told = (*_happened(learned), _method(recipe.method, wish, base), room, *_findings(dataset, base))
         picture = picture_from(concept.thumbnail)
         return Lesson(concept, wish.placeholder, picture, path, told, learned.finished, masked)
 
 
-def recipe_of(wish: Wish, family: str, pictures: int) -> Recipe:
-    """The method's own recipe, stretched by the budget and changed where the wish says so."""
+def recipe_of(wish: Wish, family: str, pictures: int, masked: bool = False) -> Recipe:
+    """The method's own recipe, stretched by the budget and changed where the wish says so.
+
+    `masked`: every picture has a mask of its own, so that attractors can be asked for all that is outside.
+    """
     recipe = recipe_for(chosen(wish.method, wish.role, pictures), family, wish.role)
     factor = BUDGETS[wish.budget]
     recipe = replace(recipe, steps=round(factor * recipe.steps), seconds=factor * recipe.seconds)
@@ -124,11 +135,16 @@ def recipe_of(wish: Wish, family: str, pictures: int) -> Recipe:
         stages = tuple(replace(stage, learning_rate=scale * stage.learning_rate) for stage in recipe.stages)
         recipe = replace(recipe, stages=stages, reach=0)  # who gives a rate gets that rate
     subject = wish.role != "style"
+    if not wish.attention_regulariser:
+        recipe = replace(recipe, stages=tuple(replace(stage, w_mean=0.0, w_var=0.0) for stage in recipe.stages))
     return replace(
         recipe,
         batch_size=wish.batch_size or recipe.batch_size,
         attractor=wish.attractor and subject,
+        mask_split=wish.attractor and subject and masked,
         soft_masks=wish.soft_masks and subject,
+        dpp=recipe.dpp if wish.prior_preservation else 0.0,
+        casr=recipe.casr if wish.self_regularisation else 0.0,
     )
 
 
@@ -229,13 +245,14 @@ def _happened(learned: Learned) -> Iterator[str]:
         )
 
 
-def _method(method: str, wish: Wish) -> str:
-    return f"Method: {method}{', which auto took' if wish.method == AUTO else ''}."
+def _method(method: str, wish: Wish, base: Base) -> str:
+    taken = ", which auto took" if wish.method == AUTO else ""
+    return f"Method: {method}{taken}{'' if sourced(method, base.family).measured else _UNMEASURED.format(base.family)}."
 
 
-def _remembered(concept: Concept, path: Path, wish: Wish) -> Lesson:
+def _remembered(concept: Concept, path: Path, wish: Wish, base: Base) -> Lesson:
     sentence = f"Learned before in {concept.info.steps} steps; taken from {path.name}, nothing was trained."
-    told = (sentence, _method(concept.info.method, wish))
+    told = (sentence, _method(concept.info.method, wish, base))
     return Lesson(concept, wish.placeholder, picture_from(concept.thumbnail), path, told)
 
 

@@ -405,6 +405,25 @@ def test_what_parts_subject_and_surroundings_is_not_for_styles(role: str, wanted
     assert (recipe.attractor, recipe.soft_masks) == (wanted, wanted)
 
 
+def test_each_term_of_a_loss_can_be_switched_off_alone() -> None:
+    layerwise, staged = replace(WISH, method="layerwise"), replace(WISH, method="staged")
+
+    def terms(wish: Wish) -> tuple[bool, bool, bool]:
+        recipe = recipe_of(wish, "SD 1.5", 5)
+        return recipe.dpp > 0, recipe.casr > 0, any(stage.w_mean or stage.w_var for stage in recipe.stages)
+
+    assert terms(layerwise) == (True, True, False) and terms(staged) == (False, False, True)
+    assert terms(replace(layerwise, prior_preservation=False)) == (False, True, False)
+    assert terms(replace(layerwise, self_regularisation=False)) == (True, False, False)
+    assert terms(replace(staged, attention_regulariser=False)) == (False, False, False)
+
+
+def test_with_a_mask_on_every_picture_attractors_are_asked_for_all_that_is_outside() -> None:
+    wish = replace(WISH, attractor=True)
+    assert recipe_of(wish, "SD 1.5", 5, masked=True).mask_split
+    assert not recipe_of(wish, "SD 1.5", 5).mask_split and not recipe_of(WISH, "SD 1.5", 5, masked=True).mask_split
+
+
 def test_pictures_on_the_way_take_no_more_than_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("concept_loom.nodes.progress.time.perf_counter", lambda: now[0])

@@ -26,7 +26,14 @@ YOUNGER = {  # than the newest golden workflow; they join the next one
     f"ConceptLoom_{name}"
     for name in ("EvaluateConcept", "StrengthSheet", "TrainTowers", "TowerEncoder", "ImportConcept", "ExportConcept")
 }
-YOUNGER_INPUTS = {"ConceptLoom_LearnConcept": {"soft_masks"}}
+YOUNGER_INPUTS = {
+    "ConceptLoom_LearnConcept": {
+        "soft_masks",
+        "prior_preservation",
+        "self_regularisation",
+        "attention_regulariser",
+    }
+}
 
 
 @pytest.fixture
