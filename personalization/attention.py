@@ -94,7 +94,7 @@ def planned(
     everywhere = _all_places([placed for placed in composition if placed.region is None], call, spans, windows)
     inside = [placed for placed in composition if placed.region is not None]
     regional = _all_places(inside, call, spans, windows)
-    twins = [placed for placed in inside if any(isinstance(part, ContextRows) for part in placed.concept.parts)]
+    twins = [placed for placed in inside if placed.concept.has(ContextRows)]
     every = (*everywhere, *regional)
     present = tuple(_presence(one, call) for one in _with(GUESTS, every))
     active = tuple(_presence(one, call) for one in _with((LowRank,), every) if one.placed.word not in merged)
@@ -103,7 +103,7 @@ def planned(
 
 def _with(kinds: tuple[type[Part], ...], places: Iterable[Places]) -> list[Places]:
     """One entry per concept that has a part of these kinds."""
-    own = {id(one.placed): one for one in places if any(isinstance(part, kinds) for part in one.placed.concept.parts)}
+    own = {id(one.placed): one for one in places if one.placed.concept.has(*kinds)}
     return list(own.values())
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .parts import Part
-from .sites import SiteShape
+from .sites import Site, SiteShape
 
 ROLES = ("subject", "style", "both")
 
@@ -89,6 +89,10 @@ class Concept:
         embeddings = {key: tensors[f"embedding.{key}"] for key in self.embeddings}
         return replace(self, embeddings=embeddings, parts=tuple(part.with_tensors(tensors) for part in self.parts))
 
+    def has(self, *kinds: type[Part], site: Site | None = None) -> bool:
+        """Whether it has a part of these kinds, at that site where one is given."""
+        return any(isinstance(part, kinds) and (site is None or site in part.sites) for part in self.parts)
+
     @cached_property
     def hash(self) -> str:
         """SHA-256 over names, shapes and fp32 values: what the file calls its tensor hash."""
@@ -101,6 +105,11 @@ class Concept:
     @property
     def parameters(self) -> int:
         return sum(math.prod(tensor.shape) for tensor in self.tensors().values())
+
+
+def is_placeholder(word: str) -> bool:
+    """Whether a prompt can hold it as `<word>`."""
+    return bool(word) and not any(char in "<>" or char.isspace() for char in word)
 
 
 def channel_spans(widths: Mapping[str, int]) -> dict[str, slice]:

@@ -113,7 +113,7 @@ class Woven:
                 for attention in (block.get_submodule("attn1"), block.get_submodule("attn2")):
                     one = SiteProcessor(shape.site, cast(Attention, attention), self.now)  # one that refuses ends it
                     self.at_sites.append(one)
-            if any(_layered(placed) for placed in self.composition):
+            if any(placed.concept.has(LowRank) for placed in self.composition):
                 self.at_sites += [PipelineBlock(shape, block, self.now) for shape, block in found]
             before = unet.register_forward_pre_hook(self._plan, with_kwargs=True)
             self.hooks = [before, unet.register_forward_hook(self._done, always_call=True)]
@@ -201,7 +201,7 @@ class Woven:
             inside = window.start >= float(steps[0]) >= window.end
             now.run.steps_inside = {**now.run.steps_inside, word: now.run.steps_inside.get(word, 0) + inside}
         chunks = tuple(Chunk(n, 1, slots, states.shape[1]) for n, slots in enumerate(heard) if slots)
-        merged = [one for one in self.composition if _layered(one) and one.merges and one.strength]
+        merged = [one for one in self.composition if one.concept.has(LowRank) and one.merges and one.strength]
         call = Call(chunks, states.shape[1], steps)
         plan = planned(self.composition, call, self.spans, self.windows, {one.word for one in merged})
         everywhere = tuple(_everywhere(one, len(sample), sample.device) for one in merged)
@@ -249,10 +249,6 @@ def _window(placed: PlacedConcept, last: int) -> Window:
     """In timesteps, which fall as sigma does; the ends are open, as in ComfyUI."""
     start = float("inf") if placed.start <= 0 else (1 - placed.start) * last
     return Window(start, 0.0 if placed.end >= 1 else (1 - placed.end) * last)
-
-
-def _layered(placed: PlacedConcept) -> bool:
-    return any(isinstance(part, LowRank) for part in placed.concept.parts)
 
 
 def _layer_sites(placed: PlacedConcept) -> set[Site]:

@@ -9,7 +9,7 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-from .concept import ROLES, Base, ConceptInfo
+from .concept import ROLES, Base, ConceptInfo, is_placeholder
 from .refusal import ConceptFileError, damaged
 from .sites import Site, SiteShape
 
@@ -69,7 +69,7 @@ def _info(header: Mapping[str, object]) -> ConceptInfo:
 def _sane(info: ConceptInfo) -> None:
     if info.role not in ROLES:
         raise ValueError(f"the role '{info.role}' is none of {', '.join(ROLES)}")
-    if not info.placeholder or any(char in "<>" or char.isspace() for char in info.placeholder):
+    if not is_placeholder(info.placeholder):
         raise ValueError(f"'{info.placeholder}' is no placeholder")
     if not info.class_word.strip():
         raise ValueError("it has no class word")

@@ -15,7 +15,6 @@ from torch import Tensor
 from .attention import Plan, edited
 from .composition import PlacedConcept
 from .guests import Instructed, Joint, Nested, Presence, appended, bring, joint
-from .parts import Part
 from .parts.context_rows import ContextRows
 from .parts.image_tokens import ImageTokens
 from .parts.instruction import LatentInstruction
@@ -91,11 +90,7 @@ def with_guests(
 
 
 def _with_rows_at(site: Site, concepts: Iterable[PlacedConcept]) -> tuple[PlacedConcept, ...]:
-    return tuple(placed for placed in concepts if _has(placed, ContextRows, site))
-
-
-def _has(placed: PlacedConcept, kind: type[Part], site: Site) -> bool:
-    return any(isinstance(part, kind) and site in part.sites for part in placed.concept.parts)
+    return tuple(placed for placed in concepts if placed.concept.has(ContextRows, site=site))
 
 
 def _columns(start: int, guests: Iterable[tuple[Presence, Tensor]]) -> list[slice]:

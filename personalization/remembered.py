@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from .checkpoint import read_identity
+from .concept import is_placeholder
 from .library import SUFFIX
 from .refusal import ConceptFileError
 
@@ -47,7 +48,8 @@ def recalled(text: str) -> Remembered | None:
         kept = json.loads(text[:LONGEST])
         values = {one.name: kept[one.name] for one in fields(Remembered)}
         texts = [value for name, value in values.items() if name != "size"]
-        if all(isinstance(value, str) for value in texts) and type(values["size"]) is int and _is_word(values["word"]):
+        plain = all(isinstance(value, str) for value in texts) and type(values["size"]) is int
+        if plain and is_placeholder(values["word"]):
             return Remembered(**values)
     return None
 
@@ -71,10 +73,6 @@ def hash_of(file: Path) -> str:
 def _identity(file: Path, changed: int, size: int) -> tuple[str, str, str, str]:
     info, digest = read_identity(file)
     return digest, info.placeholder, info.class_word, ", ".join(filter(None, (info.base.family, info.base.name)))
-
-
-def _is_word(word: str) -> bool:
-    return bool(word) and not any(char in "<>" or char.isspace() for char in word)
 
 
 def _amount(size: float) -> str:

@@ -38,15 +38,12 @@ class ActingBlock(LowRankBlock):
         if not present:
             return self.plain(x, context=context, transformer_options=options)
         self.cache = loom.cache
-        here = [one.placed for one in present if any(self._is_in(part) for part in one.placed.concept.parts)]
+        here = [one.placed for one in present if one.placed.concept.has(LowRank, site=self.site)]
         if loom.run is not None:
             for placed in here:
                 loom.run.note("acted", placed.word, self.site)
         height, width = options["activations_shape"][-2:]
         return self.run(present, (height, width), x, context=context, transformer_options=options)
-
-    def _is_in(self, part: object) -> bool:
-        return isinstance(part, LowRank) and self.site in part.layers
 
 
 def inject(patcher: comfy.model_patcher.ModelPatcher) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..augment import TrainingLatents
 from ..checkpoint import save
-from ..concept import Base, Concept
+from ..concept import Base, Concept, is_placeholder
 from ..contact_sheet import masks_sheet
 from ..dataset import ConceptDataset
 from ..doctor import examine
@@ -151,7 +151,7 @@ def recipe_of(wish: Wish, family: str, pictures: int, masked: bool = False) -> R
 def word_of(placeholder: str) -> str:
     """The word without its angle brackets; ValueError where a prompt could not hold it."""
     word = placeholder.strip().removeprefix("<").removesuffix(">")
-    if not word or any(char in "<>" or char.isspace() for char in word):
+    if not is_placeholder(word):
         raise ValueError(
             f"The placeholder is '{placeholder}'; one word without spaces or angle brackets is needed. "
             "Write mug for <mug>, red_mug for two words."

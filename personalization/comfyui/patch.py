@@ -144,7 +144,7 @@ def edit_context(n: Tensor, context: Tensor, value: Tensor, extra: Options):
         return n, context, value
     site, plan, attention = _site(extra), loom.plan, loom.attention
     if context.shape[0] != extra["activations_shape"][0]:  # another pack has put prompts of its own into the batch
-        rows = (one.placed for one in plan.everywhere if _brings(one.placed, ContextRows))
+        rows = (one.placed for one in plan.everywhere if one.placed.concept.has(ContextRows))
         _note(loom.run, "placeless", site, (*rows, *_in_attention(plan)))
         return n, context, value
     reading = with_rows(context, value, site, plan, loom.cache)
@@ -178,12 +178,8 @@ def _lost(site: Site, layer: str, extra: Options, n: Tensor, loom: Loom) -> bool
 
 def _in_attention(plan: Plan) -> Iterable[PlacedConcept]:
     """Who needs more of the text's attention than rows to read: rows in a region, values and instructions."""
-    regional = (one.placed for one in plan.regional if _brings(one.placed, ContextRows))
-    return (*regional, *(one.placed for one in plan.present if _brings(one.placed, NestedValues, LatentInstruction)))
-
-
-def _brings(placed: PlacedConcept, *kinds: type) -> bool:
-    return any(isinstance(part, kinds) for part in placed.concept.parts)
+    regional = (one.placed for one in plan.regional if one.placed.concept.has(ContextRows))
+    return (*regional, *(one.placed for one in plan.present if one.placed.concept.has(NestedValues, LatentInstruction)))
 
 
 def _note(run: Run | None, what: str, site: Site, concepts: Iterable[PlacedConcept]) -> None:

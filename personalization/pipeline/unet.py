@@ -140,11 +140,9 @@ class PipelineBlock(LowRankBlock):
         present = self.now.plan.low_rank if self.now.plan else ()
         if not present:
             return self.plain(hidden_states, *args, **kwargs)
-        self.now.note(self.site, tuple(one.placed for one in present if self._has_layers(one.placed)))
+        here = (one.placed for one in present if one.placed.concept.has(LowRank, site=self.site))
+        self.now.note(self.site, tuple(here))
         return self.run(present, self.now.grid(hidden_states.shape[1]), hidden_states, *args, **kwargs)
-
-    def _has_layers(self, placed: PlacedConcept) -> bool:
-        return any(isinstance(part, LowRank) and self.site in part.layers for part in placed.concept.parts)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
