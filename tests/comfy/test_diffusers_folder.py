@@ -1,6 +1,7 @@
 """A diffusers folder as what is learned on: SD 1.5 as it is published, with random weights, by ComfyUI's own loader."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -8,14 +9,19 @@ from safetensors.torch import save_file
 
 from tools import host
 
-VAE = {
+VAE: dict[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "block_out_channels": (128, 256, 512, 512),
     "layers_per_block": 2,
     "latent_channels": 4,
 }
-TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+TEXT: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
 
 
 def write(folder):
