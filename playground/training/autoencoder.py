@@ -16,9 +16,10 @@ from torch import Tensor
 
 from ..autoencoder import PATCH, PIXELS, PatchAutoencoder, write_linear
 from ..model import CHANNELS
+from .muon import Muon
 from .state import Run, report, warm_then_decay
 
-BATCH = 32
+BATCH, RATE = 32, 1e-3
 FITTED = 4000  # pictures that the components are taken from
 NOISE = 0.5  # up to this much on the latents, of unit variance: the decoder also mends what the denoiser leaves
 
@@ -71,8 +72,7 @@ def train(images: Tensor, steps: int, cache: Path, weights: Path) -> None:
     vae = new(images)
     save(vae, images[:512], weights)
     learning = [parameter for parameter in vae.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(learning, lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
-    run = Run(cache / "vae.pt", vae, optimiser, generator, decay=0.998)
+    run = Run(cache / "vae.pt", vae, Muon(learning, RATE), generator, decay=0.998)
 
     def loss(step: int) -> Tensor:
         x = pixels(images[torch.randint(len(images), (BATCH,), generator=generator)])
@@ -80,7 +80,7 @@ def train(images: Tensor, steps: int, cache: Path, weights: Path) -> None:
             y = vae.decode(noised(vae.encode(x), generator))
         return reconstruction_loss(y.float(), x)
 
-    report("vae", run.steps(steps, warm_then_decay(1e-3, steps), loss))
+    report("vae", run.steps(steps, warm_then_decay(RATE, steps, cooldown=0.5), loss))
     vae.load_state_dict(run.weights())
     save(vae, images[:512], weights)
 

@@ -18,8 +18,8 @@ from .judge_pictures import FACTOR_NAMES, LOOKS, UNKNOWN, VIEWS, Scenes, Views, 
 from .muon import Muon
 from .state import Run, report, warm_then_decay
 
-SCENE_PICTURES, VIEW_PICTURES = 64_000, 96_000
-STEPS = {"whole": 1500, "crop": 6000, "style": 4000}
+SCENE_PICTURES, VIEW_PICTURES = 64_000, 240_000
+STEPS = {"whole": 3500, "crop": 28_500, "style": 9000}
 SCENES, STYLES, FAMILIES = 128, 32, 20  # in a batch
 RATE = 4e-3
 TEMPERATURE = 0.1

@@ -186,7 +186,7 @@ def _family(rng: np.random.Generator) -> tuple[Instance, Instance]:
 
 
 def _view(rng: np.random.Generator, instance: Instance) -> tuple[np.ndarray, tuple[float, ...], np.ndarray, str]:
-    style = "photo" if rng.random() < 0.75 else str(rng.choice(WHOLE_HEADS["style"][1:-1]))
+    style = "photo" if rng.random() < 0.6 else str(rng.choice(WHOLE_HEADS["style"][1:-1]))
     second = draw_instance(rng, split="judge") if rng.random() < 0.15 else "none"
     paired = {"second": second, "position": str(rng.choice(["left", "right"]))} if second != "none" else {}
     scene = draw_scene(rng, subject=instance, style=style, split="judge", **paired)
