@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .composition import Composition, PlacedConcept
 from .concept import Concept
-from .denoiser import Context, Observation, Observer, PromptEncoder, unseen
+from .denoiser import Context, Observation, Observer, PromptEncoder, slot_rows, unseen
 from .objectives import denoising_loss, subject_contrast
 from .parts import ContextRows
 from .sites import Site
@@ -43,12 +43,7 @@ def starting_rows(encoder: PromptEncoder, concept: Concept, count: int) -> dict[
     composition = (PlacedConcept(concept), *attractors(concept, rows))
     with torch.no_grad():
         context = encoder.encode(with_attractor(f"a photo of <{composition[0].word}>", 0), composition)
-    slots = next(slots for slots in context.slots if slots.word == word_of(0))
-    start, channel = torch.empty(1, base.context_width), 0
-    for key, width in base.encoders.items():
-        end = channel + width if len(base.encoders) > 1 else base.context_width
-        start[:, channel:end] = context.tensor[0, list(slots.rows[key]), channel:end].float().cpu()
-        channel = end
+    start = slot_rows(context, base, 1, word_of(0))
     return {name: start.clone() for name in rows}
 
 

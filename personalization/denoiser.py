@@ -39,6 +39,22 @@ class Context:
     pooled: Tensor | None = None
 
 
+def slot_rows(context: Context, base: Base, slots: int, word: str = "") -> Tensor:
+    """The context's own rows at the first occurrence of `word`, by default of the first concept's: (slots, d), fp32.
+
+    Each text encoder has its own channels and may have its own row numbers (SDXL: l 768 | g 1280).
+    """
+    found = next((one for one in context.slots if word in ("", one.word)), None)
+    if found is None:
+        raise ValueError("The prompt encoder found no placeholder in the caption. Wire the checkpoint's own CLIP.")
+    rows, channel = torch.empty(slots, context.tensor.shape[-1]), 0
+    for key, width in base.encoders.items():
+        end = channel + width if len(base.encoders) > 1 else rows.shape[-1]
+        rows[:, channel:end] = context.tensor[0, list(found.rows[key][:slots]), channel:end].float().cpu()
+        channel = end
+    return rows
+
+
 class PromptEncoder(Protocol):
     def class_embedding(self, word: str) -> Mapping[str, Tensor]:
         """Per text encoder the mean of `word`'s token embeddings, (1, width), fp32: where a slot starts."""

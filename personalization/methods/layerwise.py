@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..composition import PlacedConcept
 from ..concept import Base, Concept
-from ..denoiser import Context, unseen
+from ..denoiser import slot_rows, unseen
 from ..parts import ContextRows, ImageTokens
 from ..prior import PROMPT
 from ..sites import Site
@@ -56,22 +56,6 @@ def means_of(beginning: Beginning) -> dict[Site, Tensor]:
         raise ValueError("Image tokens start from the pictures; a denoiser and their latents are needed. Give both.")
     context = beginning.prompt_encoder.encode(PROMPT.format(beginning.noun))
     return subject_means(beginning.denoiser, context, beginning.latents)
-
-
-def slot_rows(context: Context, base: Base, slots: int) -> Tensor:
-    """The context's own rows at the first occurrence of the concept, (slots, context width), fp32.
-
-    Each text encoder has its own channels and may have its own row numbers (SDXL: l 768 | g 1280).
-    """
-    if not context.slots:
-        raise ValueError("The prompt encoder found no placeholder in the caption. Wire the checkpoint's own CLIP.")
-    rows, channel = torch.empty(slots, context.tensor.shape[-1]), 0
-    for key, width in base.encoders.items():
-        numbers = torch.tensor(context.slots[0].rows[key][:slots])
-        end = channel + width if len(base.encoders) > 1 else rows.shape[-1]
-        rows[:, channel:end] = context.tensor[0, numbers, channel:end].float().cpu()
-        channel = end
-    return rows
 
 
 def chosen_sites(base: Base, keys: tuple[str, ...]) -> tuple[Site, ...]:

@@ -14,9 +14,10 @@ import torch
 
 from ..composition import PlacedConcept
 from ..concept import Concept
+from ..denoiser import slot_rows
 from ..parts import NestedValues
 from .beginning import Beginning, class_concept
-from .layerwise import chosen_sites, slot_rows
+from .layerwise import chosen_sites
 
 APART, SEED = 0.05, 19  # noise on the tokens, in standard deviations of the row
 
