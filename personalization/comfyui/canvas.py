@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,9 +105,11 @@ def _others(model: comfy.model_patcher.ModelPatcher) -> list[str]:
 
 
 def _named(one: object) -> str:
-    name = getattr(one, "__qualname__", type(one).__qualname__)
-    held = [cell.cell_contents for cell in getattr(one, "__closure__", None) or ()]
-    return f"{_module(one)}.{name} {[value for value in held if isinstance(value, int | float | str | dict | tuple)]}"
+    name, settings = getattr(one, "__qualname__", type(one).__qualname__), []
+    for cell in getattr(one, "__closure__", None) or ():
+        with suppress(ValueError, TypeError):  # an empty cell; what is no plain value, and would have an address
+            settings.append(json.dumps(cell.cell_contents, sort_keys=True))
+    return f"{_module(one)}.{name} {settings}"
 
 
 def _module(one: object) -> str:
