@@ -184,8 +184,8 @@ def _overrides() -> list[io.Input]:
             optional=True,
             default=False,
             tooltip="Gives every picture a word of its own that takes what is not the subject, such as its background, "
-            "and is thrown away afterwards; where every picture has a mask, all that is outside of it is asked of "
-            "these words alone. Without effect on styles: there the surroundings are what is learned.",
+            "and is thrown away afterwards; where a picture has a mask, all that is outside of it is asked of this "
+            "word alone. Without effect on styles: there the surroundings are what is learned.",
             advanced=True,
         ),
         io.Boolean.Input(

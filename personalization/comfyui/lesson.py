@@ -98,7 +98,7 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
     """
     with torch.inference_mode(False):
         base, wish = canvas.base(), replace(wish, placeholder=word_of(wish.placeholder))
-        masked = all(picture.mask is not None for picture in dataset.pictures)
+        masked = any(picture.mask is not None for picture in dataset.pictures)
         recipe = recipe_of(wish, base.family, len(dataset.pictures), masked)
         words = (wish.class_word.strip(), wish.role)
         key = learning_key(canvas, dataset, recipe, words, wish.seed)
@@ -123,7 +123,7 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
 def recipe_of(wish: Wish, family: str, pictures: int, masked: bool = False) -> Recipe:
     """The method's own recipe, stretched by the budget and changed where the wish says so.
 
-    `masked`: every picture has a mask of its own, so that attractors can be asked for all that is outside.
+    `masked`: pictures have masks of their own, so that attractors can be asked for all that is outside.
     """
     recipe = recipe_for(chosen(wish.method, wish.role, pictures), family, wish.role)
     factor = BUDGETS[wish.budget]

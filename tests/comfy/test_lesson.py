@@ -21,6 +21,7 @@ from concept_loom.personalization.comfyui.lesson import Lesson, Wish, recipe_of,
 from concept_loom.personalization.comfyui.memory import Room, Way
 from concept_loom.personalization.contact_sheet import contact_sheet
 from concept_loom.personalization.dataset import ConceptDataset, dataset_of
+from concept_loom.personalization.doctor import examine
 from concept_loom.personalization.evaluation import held_out_losses
 from concept_loom.personalization.learned import Event, Held, LearningDiverged, Planned, Preview, Step
 from concept_loom.personalization.library import file_name, free_path
@@ -352,6 +353,14 @@ def test_what_it_needs_of_the_memory_is_said_before_the_first_step(canvas, pictu
     assert planned.sentence in lesson.sentences
 
 
+def test_pictures_that_are_too_small_are_told_before_the_first_step(canvas, pictures, tmp_path) -> None:
+    small = dataset_of([replace(one, pixels=one.pixels[::8, ::8], mask=None) for one in pictures.pictures], 1)
+    lesson, seen = taught(canvas, small, tmp_path)
+    (finding,) = (finding.sentence for finding in examine(small, 64) if finding.kind == "tiny")
+    planned = next(event for event in seen if isinstance(event, Planned))
+    assert planned.sentence.endswith(finding) and finding in lesson.sentences
+
+
 def test_scarce_memory_takes_fewer_pictures_per_step_and_says_so(canvas, pictures, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Room, "has", lambda room, way: way == Way(True, 1))
     lesson, _ = taught(canvas, pictures, tmp_path)
@@ -437,8 +446,12 @@ def test_each_term_of_a_loss_can_be_switched_off_alone() -> None:
     assert terms(replace(staged, attention_regulariser=False)) == (False, False, False)
 
 
-def test_with_a_mask_on_every_picture_attractors_are_asked_for_all_that_is_outside() -> None:
+def test_where_pictures_have_masks_attractors_are_asked_for_all_that_is_outside(canvas, pictures, tmp_path) -> None:
     wish = replace(WISH, attractor=True)
+    first, *others = pictures.pictures
+    masked = dataset_of([replace(first, mask=torch.full(first.pixels.shape[:2], 255, dtype=torch.uint8)), *others], 1)
+    lesson, _ = taught(canvas, masked, tmp_path, wish)
+    assert lesson.finished and lesson.concept.info.recipe["mask_split"]
     assert recipe_of(wish, "SD 1.5", 5, masked=True).mask_split
     assert not recipe_of(wish, "SD 1.5", 5).mask_split and not recipe_of(WISH, "SD 1.5", 5, masked=True).mask_split
 
