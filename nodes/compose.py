@@ -83,6 +83,18 @@ class PlaceConcept(io.ComfyNode):
                     "prompt, the negative one too; likeness falls.",
                     advanced=True,
                 ),
+                io.Float.Input(
+                    "focus",
+                    optional=True,
+                    default=1.0,
+                    min=0.0,
+                    max=3.0,
+                    step=0.05,
+                    tooltip="How strictly the picture looks for its word: attention logits of the word times this. 1: as the "
+                    "prompt has it. Higher gathers the concept where the picture already looks for it, lower spreads "
+                    "it and leaves more to the rest of the prompt. Not together with a region.",
+                    advanced=True,
+                ),
             ],
             outputs=[Concept.Output("concept", tooltip="The same concept, placed.")],
         )
@@ -97,6 +109,7 @@ class PlaceConcept(io.ComfyNode):
         end: float = 1.0,
         region: Tensor | None = None,
         sparing: bool = True,
+        focus: float = 1.0,
     ) -> io.NodeOutput:
         _refuse_empty_window(start, end)
         area = None if region is None else region.reshape(-1, *region.shape[-2:])[0].float().cpu()
@@ -105,8 +118,13 @@ class PlaceConcept(io.ComfyNode):
                 f"The region of <{concept.word}> is black everywhere, as the mask of a picture without transparency "
                 "is; white is needed where the concept shall act. Paint a mask, or disconnect region."
             )
+        if area is not None and focus != 1:
+            raise ValueError(
+                f"<{concept.word}> has a region and a focus of {focus:g}; a focus acts in the whole picture. Set focus "
+                "to 1, or disconnect region."
+            )
         strength *= concept.concept.info.strength
-        placed = replace(concept, strength=strength, start=start, end=end, region=area, sparing=sparing)
+        placed = replace(concept, strength=strength, start=start, end=end, region=area, sparing=sparing, focus=focus)
         return io.NodeOutput(placed if role == AS_LEARNED else narrowed(placed, role))
 
 

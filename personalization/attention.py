@@ -143,6 +143,21 @@ def edited(context: Tensor, site: Site, places: Iterable[Places], rows: RowCache
     return context
 
 
+def focused(context: Tensor, places: Iterable[Places]) -> Tensor:
+    """The context (b, tokens, d) that becomes keys, the words' logits times lambda (Nested Attention, 2501.01407).
+
+    to_k has no bias in any family of ours, so a row times lambda is its column of the logits times lambda.
+    """
+    channels = torch.arange(context.shape[-1], device=context.device)
+    for one in places:
+        if one.placed.focus == 1:
+            continue
+        where = (one.batch[:, None], one.token[:, None], channels[one.channels])
+        factor = 1 + one.u.clamp(max=1) * (one.placed.focus - 1)
+        context = context.index_put(where, context[where] * factor.to(context))
+    return context
+
+
 def _drawn_in(context: Tensor, master: Tensor, places: Places, cache: RowCache) -> Tensor:
     rows = cache.like(master, context)[..., places.channels]  # (slots, d) or, one concept per sample, (b, slots, d)
     rows = rows[places.batch, places.slot] if rows.ndim == 3 else rows[places.slot]  # (k, d)

@@ -16,7 +16,7 @@ class PlacedConcept:
 
     `start` and `end` are percents of sampling (0..1) between which the parts act. `sparing` keeps low-rank layers out
     of conditionings without the word, and a subject's out of the prompt's other words; else they are merged into the
-    model, as a LoRA is.
+    model, as a LoRA is. `focus` multiplies the attention logits of its word wherever there is no region.
     """
 
     concept: Concept
@@ -27,6 +27,7 @@ class PlacedConcept:
     end: float = 1.0
     placeholder: str = ""  # empty: the concept's own; Load Concept may rename it for a workflow
     sparing: bool = True
+    focus: float = 1.0
 
     @property
     def word(self) -> str:

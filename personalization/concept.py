@@ -60,6 +60,7 @@ class ConceptInfo:
     author: str = ""
     note: str = ""
     strength: float = 1.0  # the recommended one
+    value_norm: float = 0.0  # of nested values (parts/nested_values.py)
     key: str = ""  # of what it was learned from and how; empty where learning was stopped early
     losses: tuple[float, ...] = ()  # of training, evenly thinned
 

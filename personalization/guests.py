@@ -112,6 +112,7 @@ class Nested(NamedTuple):
     token: Tensor
     u: Tensor
     columns: slice
+    value_norm: float = 0.0
 
 
 def with_nested(
@@ -127,7 +128,7 @@ def with_nested(
     seen = keys[:, :, : columns.start] if bias is None else keys
     share = share_of(own, seen, token, None if bias is None else bias[batch])
     value = values.gather(2, token.view(-1, 1, 1, 1).expand(-1, heads, 1, values.shape[-1]))
-    change = nested_change(own, share, value, keys[:, :, columns], values[:, :, columns])
+    change = nested_change(own, share, value, keys[:, :, columns], values[:, :, columns], nested.value_norm)
     change = nested.u.float()[:, None, :, None] * change
     return out.index_add(0, batch, change.transpose(1, 2).flatten(2).to(out.dtype))
 

@@ -21,7 +21,7 @@ TEXTS = (
     *("name", "placeholder", "phrase", "class_word", "role", "method"),
     *("data_hash", "license", "author", "note", "key"),
 )
-NUMBERS = {"seed": int, "steps": int, "strength": float}
+NUMBERS = {"seed": int, "steps": int, "strength": float, "value_norm": float}
 
 Kind = TypeVar("Kind")
 Number = TypeVar("Number", int, float)

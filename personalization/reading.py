@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .attention import Plan, edited
+from .attention import Plan, edited, focused
 from .composition import PlacedConcept
 from .guests import Instructed, Joint, Nested, Presence, appended, bring, joint
 from .parts.context_rows import ContextRows
@@ -46,11 +46,12 @@ def with_image_tokens(context: Tensor, value: Tensor, site: Site, plan: Plan, gr
 
 
 def with_rows(context: Tensor, value: Tensor, site: Site, plan: Plan, cache: RowCache) -> Reading:
-    """attn2: the rows of concepts without a region; where `value is context`, it stays true."""
+    """attn2: the rows of concepts without a region; where `value is context`, it stays true but for a focus."""
     apart = value is not context and value.shape == context.shape
     new = edited(context, site, plan.everywhere, cache)
     acting = () if new is context else _with_rows_at(site, (one.placed for one in plan.everywhere))
-    return Reading(new, edited(value, site, plan.everywhere, cache) if apart else new, None, acting)
+    value = edited(value, site, plan.everywhere, cache) if apart else new
+    return Reading(focused(new, plan.everywhere), value, None, acting)
 
 
 def with_guests(
@@ -101,7 +102,8 @@ def _columns(start: int, guests: Iterable[tuple[Presence, Tensor]]) -> list[slic
 
 def _nested(plan: Plan, presence: Presence, columns: slice, grid: Grid) -> Nested:
     places = plan.places_of(presence.placed)
-    return Nested(places.batch, places.token, places.u * presence.mask(grid)[places.batch], columns)
+    u, norm = places.u * presence.mask(grid)[places.batch], presence.placed.concept.info.value_norm
+    return Nested(places.batch, places.token, u, columns, norm)
 
 
 def _instructed(presence: Presence, columns: slice, grid: Grid) -> Instructed:

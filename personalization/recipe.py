@@ -69,6 +69,7 @@ class Recipe:
     checks: int = 20  # of the held-out loss, evenly spread
     image_tokens: int = 0  # per site
     bank: int = 0  # nested values per site
+    value_norm: float = 0.0  # length of what they give over that of the word's own value; 0 = as they come
     dpp: float = 0.0  # weight of prior preservation
     class_pictures: int = 8  # that it holds on to
     casr: float = 0.0  # weight of self-regularisation

@@ -32,4 +32,5 @@ def start(beginning: Beginning) -> Concept:
     generator = torch.Generator().manual_seed(SEED)
     sites = chosen_sites(beginning.base, beginning.recipe.sites)
     noise = {site: torch.randn(beginning.recipe.bank, len(row), generator=generator) for site in sites}
-    return replace(concept, parts=(NestedValues({s: row + APART * row.std() * n for s, n in noise.items()}),))
+    bank = NestedValues({s: row + APART * row.std() * n for s, n in noise.items()})
+    return replace(concept, info=replace(concept.info, value_norm=beginning.recipe.value_norm), parts=(bank,))

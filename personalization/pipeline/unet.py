@@ -102,7 +102,7 @@ class SiteProcessor:
     ) -> Tensor:
         plan = self.now.plan
         reading = self._reading(plan, hidden_states, encoder_hidden_states) if plan else None
-        if reading is None or reading.expected is None:
+        if reading is None or (reading.expected is None and reading.value is reading.context):
             context = reading.context if reading and reading.acting else encoder_hidden_states
             return self.plain(attn, hidden_states, context, attention_mask, temb, *args, **kwargs)
         if attention_mask is not None:

@@ -126,11 +126,16 @@ def quiet(concept):
     return concept.with_tensors(rows)
 
 
+def long_values(concept):
+    return replace(concept, info=replace(concept.info, value_norm=2.0))
+
+
 PARTS = {
     "context rows": lambda family: quiet(tiny.concept("mug", "mug", family, trained=False)),
     "embedding": lambda family: tiny.without_parts(tiny.concept("mug", "mug", family)),
     "image tokens": lambda family: tiny.guest(ImageTokens, tiny.concept("mug", "mug", family)),
     "nested values": lambda family: quiet(tiny.guest(NestedValues, tiny.concept("mug", "mug", family))),
+    "nested, long": lambda family: long_values(quiet(tiny.guest(NestedValues, tiny.concept("mug", "mug", family)))),
     "instruction": lambda family: quiet(tiny.guest(LatentInstruction, tiny.concept("mug", "mug", family))),
     "low rank": lambda family: tiny.low_rank(tiny.concept("mug", "mug", family)),
 }
@@ -140,9 +145,11 @@ HOW = {
     "region": {"region": HALF},
     "sparing": {"sparing": True},
     "merged": {"sparing": False},
+    "focus": {"focus": 2.0},
 }
 CASES = [(part, how) for part in PARTS for how in ("whole", "region")]
 CASES += [("context rows", "strength"), ("low rank", "strength"), ("low rank", "sparing"), ("low rank", "merged")]
+CASES += [(part, "focus") for part in ("context rows", "nested values", "embedding")]
 
 
 class Calls:

@@ -70,9 +70,17 @@ def test_a_word_in_the_prompt_acts_at_every_site(family):
 
 
 @pytest.mark.parametrize("family", ["SD 1.5", "SD 2", "SDXL"])
+def test_a_focus_acts_where_the_word_is_and_nowhere_else(family):
+    for text, changes in (("a photo of <mug>", True), ("a photo of a street", False)):
+        plain, focused = (Canvas(mug(family, focus=focus), family=family) for focus in (1.0, 2.0))
+        drawn = [picture(canvas.model, canvas.clip, text) for canvas in (plain, focused)]
+        assert (differ(*drawn) > 0.01) is changes and torch.equal(*drawn) is not changes
+
+
+@pytest.mark.parametrize("family", ["SD 1.5", "SD 2", "SDXL"])
 @pytest.mark.parametrize("text", ["a photo of {} on a beach", "({}:1.3), at dawn", "{0} and {0}"])
 def test_strength_0_is_the_prompt_with_the_class_word_bit_for_bit(family, text):
-    canvas = Canvas(mug(family, strength=0.0), family=family)
+    canvas = Canvas(mug(family, strength=0.0, focus=2.0), family=family)
     plain = picture(tiny.model(family), tiny.clip(family), text.format("mug"))
     assert torch.equal(picture(canvas.model, canvas.clip, text.format("<mug>")), plain)
     assert canvas.report().cause == "strength"

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from concept_loom.personalization.attention import Call, Chunk, RowCache, Window, edited, planned
+from concept_loom.personalization.attention import Call, Chunk, RowCache, Window, edited, focused, planned
 from concept_loom.personalization.denoiser import Slots
 from concept_loom.personalization.parts import ContextRows
 from concept_loom.personalization.regions import Seen, twins_of
@@ -44,6 +44,20 @@ def test_the_words_rows_hold_the_concept_and_no_others_change():
 def test_strength_times_weight_draws_the_rows_in():
     out = read(placed(strength=0.5), (Chunk(0, 1, (slots(weights=(0.5,)),), 4),))
     assert torch.allclose(out[0, 1], torch.lerp(context()[0, 1], row(), 0.25))
+
+
+def test_a_focus_multiplies_the_words_logits_and_no_others():
+    plan = plan_of(placed(focus=1.5), (Chunk(0, 1, (slots(),), 4),))
+    q, to_k = torch.randn(2, 3, generator=torch.Generator().manual_seed(2)), torch.randn(6, 3)
+    logits = q @ (context()[0] @ to_k).T
+    got = q @ (focused(context(), plan.everywhere)[0] @ to_k).T
+    assert torch.allclose(got, logits * torch.tensor([1.0, 1.5, 1.0, 1.0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("how", [{"focus": 1.0}, {"focus": 1.5, "strength": 0.0}])
+def test_without_a_focus_or_strength_every_bit_stays(how):
+    plan = plan_of(placed(**how), (Chunk(0, 1, (slots(),), 4),))
+    assert torch.equal(focused(context(), plan.everywhere), context())
 
 
 def test_every_repeated_copy_of_a_context_is_edited():

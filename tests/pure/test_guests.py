@@ -48,6 +48,22 @@ def test_nested_values_follow_the_paper(u):
     assert torch.allclose(got[1], _packed(_literally(u), q[1], k[1], v[1]), atol=1e-5)
 
 
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_nested_values_take_the_length_of_the_words_own_value(factor):
+    """v* <- factor |V[s]| v* / |v*|, over the whole width and not head by head (a known slip of reimplementations)."""
+    q, k, v = draw(2, POSITIONS, WIDTH), draw(2, TOKENS + 3, WIDTH), 2 * draw(2, TOKENS + 3, WIDTH) + 1
+    nested = Nested(torch.tensor([1]), torch.tensor([2]), torch.ones(1, 1), slice(TOKENS, TOKENS + 3), factor)
+    got = with_nested(torch.zeros(2, POSITIONS, WIDTH), q, k, v, HEADS, nested, None)[1]
+    half, value = WIDTH // HEADS, v[1, 2]
+    for position in range(POSITIONS):
+        heads = [slice(start, start + half) for start in range(0, WIDTH, half)]
+        inner = torch.cat([attention(q[1, [position], h], k[1, TOKENS:, h], v[1, TOKENS:, h])[0] for h in heads])
+        inner = factor * value.norm() * inner / inner.norm()
+        shares = [(q[1, position, h] @ k[1, :TOKENS, h].T * half**-0.5).softmax(-1)[2] for h in heads]
+        change = torch.cat([share * (inner - value)[h] for share, h in zip(shares, heads, strict=True)])
+        assert torch.allclose(got[position], change, atol=1e-5)
+
+
 def _literally(u):
     def one_head(q, k, v):
         inner = attention(q, k[TOKENS:], v[TOKENS:])  # v*(q), (n, d)
