@@ -23,6 +23,7 @@ from ..playground.model import WEIGHTS, load
 from ..playground.scores import leaks
 from ..playground.world import PROMPTS
 from .finetuned import RANK, SIZE, finetuned
+from .kept import Kept
 from .made import Made, Method, concept_method, of, row, timed
 from .statistics import closed_share, paired_interval
 from .table import Table, fingerprint, print_table
@@ -100,7 +101,8 @@ def _attractors(seconds: float) -> dict[str, Ablation]:
 class Bench:
     def __init__(self, wanted: Namespace, scratch: Path) -> None:
         weights = wanted.weights or WEIGHTS
-        self.tunnel, self.scratch = Tunnel(load(weights), load_judge("first", weights), seeds=1), scratch
+        self.tunnel = Tunnel(load(weights), load_judge("first", weights), 1, Kept(wanted.learned))
+        self.scratch = scratch
         self.cases = cases(wanted.instances or INSTANCES, wanted.world_seed, SETTINGS)
 
     @cached_property

@@ -27,6 +27,7 @@ from ..playground.scores import kept
 from ..playground.world import PROMPTS, Style, draw_instance, draw_scene, draw_style, render
 from .core_lora import RARE, Lesson, Lora, tuned
 from .judging import QUICK, figures
+from .kept import Kept
 from .made import learned_by, learned_subject, timed
 from .methods import SECONDS
 from .table import Table, arguments, fingerprint, print_table
@@ -78,9 +79,9 @@ def _in_style(rng: np.random.Generator, style: Style, but: str) -> np.ndarray:
 
 
 class Bench:
-    def __init__(self, world_seed: int, quick: bool, weights: Path) -> None:
+    def __init__(self, world_seed: int, quick: bool, weights: Path, kept: Kept) -> None:
         self.world_seed = world_seed
-        self.tunnel = Tunnel(load(weights), load_judge("first", weights))
+        self.tunnel = Tunnel(load(weights), load_judge("first", weights), kept=kept)
         self.pairs = pairs(QUICK_PAIRS if quick else PAIRS, world_seed)
 
     def thresholds(self) -> Thresholds:
@@ -127,8 +128,8 @@ class Bench:
 
 
 def main(argv: list[str]) -> int:
-    wanted = arguments("compose").parse_args(argv)
-    bench = Bench(wanted.world_seed, wanted.quick, wanted.weights or WEIGHTS)
+    wanted = arguments("compose", learns=True).parse_args(argv)
+    bench = Bench(wanted.world_seed, wanted.quick, wanted.weights or WEIGHTS, Kept(wanted.learned))
     about = {"bench": "compose", "world_seed": wanted.world_seed, "quick": wanted.quick}
     table = Table(wanted.json, {**about, "weights": fingerprint(wanted.weights or WEIGHTS)})
     limits = Thresholds(*table.once("thresholds", bench.thresholds))

@@ -22,6 +22,7 @@ from ..playground.judge import load_judge
 from ..playground.model import WEIGHTS, load
 from ..playground.scores import leaks
 from ..playground.world import CLASSES, PROMPTS, draw_instance, draw_scene, render
+from .kept import Kept
 from .made import drawn, learned_subject, timed
 from .statistics import closed_share
 from .table import Table, arguments, fingerprint, print_table
@@ -34,8 +35,8 @@ NOISE = 2.0  # of 255, on a memorised picture
 
 
 class Controls:
-    def __init__(self, world_seed: int, quick: bool, weights: Path) -> None:
-        self.tunnel = Tunnel(load(weights), load_judge("first", weights), seeds=1)
+    def __init__(self, world_seed: int, quick: bool, weights: Path, kept: Kept) -> None:
+        self.tunnel = Tunnel(load(weights), load_judge("first", weights), 1, kept)
         count = QUICK_INSTANCES if quick else INSTANCES
         known = cases(len(CLASSES) + count, world_seed, SETTINGS)
         self.cases, self.mates = known[:count], known[len(CLASSES) :]  # mates are of the same classes
@@ -121,10 +122,10 @@ def from_rows(path: Path | None) -> dict | None:
 
 
 def main(argv: list[str]) -> int:
-    parser = arguments("controls")
+    parser = arguments("controls", learns=True)
     parser.add_argument("--methods", type=Path, help="the JSON of `bench methods`, for the orderings of its rows")
     wanted = parser.parse_args(argv)
-    controls = Controls(wanted.world_seed, wanted.quick, wanted.weights or WEIGHTS)
+    controls = Controls(wanted.world_seed, wanted.quick, wanted.weights or WEIGHTS, Kept(wanted.learned))
     about = {"bench": "controls", "world_seed": wanted.world_seed, "quick": wanted.quick}
     table = Table(wanted.json, {**about, "weights": fingerprint(wanted.weights or WEIGHTS)})
     table.once("own_closed", lambda: controls.closed(controls.cases))

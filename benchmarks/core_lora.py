@@ -13,7 +13,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_train import TrainLoraNode
 from torch import Tensor
 
+from ..personalization.comfyui.family import base_of
 from ..playground.world import Setting
+from .kept import Took, key_of
 from .wind_tunnel import Case, Sampled, Tunnel, cases
 
 RARE = "sks"  # DreamBooth's rare token before the class word
@@ -61,13 +63,19 @@ class Lora:
 
     def trained(self, tunnel: Tunnel, lesson: Lesson) -> Trained:
         """As many steps as fit in the seconds, which two short runs tell beforehand."""
+        base = base_of(tunnel.playground.model).fingerprint
+        key = key_of(base, "core LoRA", self.rate, self.seconds, lesson.prompt, lesson.seed, lesson.pictures)
+        return Trained(*tunnel.kept.tensors(key, lambda: self._trained(tunnel, lesson)))
+
+    def _trained(self, tunnel: Tunnel, lesson: Lesson) -> tuple[dict[str, Tensor], Took]:
         began = time.perf_counter()
         trained_lora(tunnel, lesson, self.rate, 3)
         start_up = time.perf_counter() - began
         trained_lora(tunnel, lesson, self.rate, 9)
         per_step = max((time.perf_counter() - began - 2 * start_up) / 6, 1e-3)
         steps = max(1, int(self.seconds / per_step))
-        return Trained(trained_lora(tunnel, lesson, self.rate, steps), steps)
+        weights = trained_lora(tunnel, lesson, self.rate, steps)
+        return weights, Took(time.perf_counter() - began, steps)
 
     def on(self, model: ModelPatcher, weights: dict[str, Tensor]) -> ModelPatcher:
         return cast(ModelPatcher, comfy.sd.load_lora_for_models(model, None, dict(weights), self.strength, 0)[0])
@@ -78,7 +86,7 @@ class Lora:
 
 class Trained(NamedTuple):
     weights: dict[str, Tensor]
-    steps: int
+    took: Took  # its two short runs included
 
 
 class Lesson(NamedTuple):

@@ -23,6 +23,7 @@ from ..personalization.learner import learn
 from ..personalization.methods import Beginning, task_of
 from ..personalization.recipe import Recipe, recipe_for
 from ..playground.model import FAMILY
+from .kept import Took, key_of
 from .wind_tunnel import Case, Sampled, Tunnel
 
 Words = tuple[str, str, str]  # placeholder, class word, role
@@ -58,12 +59,10 @@ def concept_method(recipe: Recipe, scratch: Path, used_on: ModelPatcher | None =
     """Learns a subject on the playground, and draws it there or on the model `used_on`."""
 
     def make(tunnel: Tunnel, case: Case) -> Made:
-        began = time.perf_counter()
-        concept = learned_subject(recipe, tunnel, case)
-        spent = time.perf_counter() - began
+        concept, took = learned(recipe, tunnel, case.dataset(), _words(case), case.seed)
         save(concept, scratch / "concept.safetensors")
         file_bytes = (scratch / "concept.safetensors").stat().st_size
-        cost = Cost(spent, concept.info.steps, trained_parameters(concept, recipe), file_bytes)
+        cost = Cost(*took, trained_parameters(concept, recipe), file_bytes)
         return Made(drawn(as_recommended(concept), tunnel, case, model=used_on), cost)
 
     return make
@@ -78,17 +77,31 @@ def drawn(
 
 
 def learned_subject(recipe: Recipe, tunnel: Tunnel, case: Case) -> Concept:
-    return learned_by(recipe, tunnel, case.dataset(), ("it", case.class_word, "subject"), case.seed)
+    return learned_by(recipe, tunnel, case.dataset(), _words(case), case.seed)
+
+
+def _words(case: Case) -> Words:
+    return "it", case.class_word, "subject"
 
 
 def learned_by(recipe: Recipe, tunnel: Tunnel, dataset: ConceptDataset, words: Words, seed: int) -> Concept:
     """What Learn Concept does between its sockets, without a graph."""
+    return learned(recipe, tunnel, dataset, words, seed)[0]
+
+
+def learned(recipe: Recipe, tunnel: Tunnel, dataset: ConceptDataset, words: Words, seed: int) -> tuple[Concept, Took]:
+    began = time.perf_counter()
     canvas = Canvas(tunnel.playground.model, tunnel.playground.clip, tunnel.playground.vae)
     base = canvas.base()
     latents = latents_of(canvas, dataset, recipe, base, seed)
-    with training_session(canvas.model, canvas.clip) as session:
-        beginning = Beginning(session.encoder, base, recipe, *words, denoiser=session.denoiser, latents=latents)
-        return learn(task_of(beginning, seed)).concept
+
+    def make() -> tuple[Concept, Took]:
+        with training_session(canvas.model, canvas.clip) as session:
+            beginning = Beginning(session.encoder, base, recipe, *words, denoiser=session.denoiser, latents=latents)
+            concept = learn(task_of(beginning, seed)).concept
+        return concept, Took(time.perf_counter() - began, concept.info.steps)
+
+    return tunnel.kept.concept(key_of(base.fingerprint, recipe.as_header(), words, seed, *latents.train), make)
 
 
 def trained_parameters(concept: Concept, recipe: Recipe) -> int:

@@ -7,7 +7,6 @@ Train LoRA in the same process with the best of three learning rates and two str
 from __future__ import annotations
 
 import tempfile
-import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +21,7 @@ from ..playground.model import WEIGHTS, load
 from ..playground.world import PROMPTS
 from . import ablations
 from .core_lora import Lora, tuned
+from .kept import Kept
 from .made import Cost, Made, Method, class_word, concept_method, full_caption, of, row, timed
 from .statistics import closed_share, paired_interval
 from .table import Table, arguments, fingerprint, print_table
@@ -34,11 +34,9 @@ CURVE, CURVE_INSTANCES = (5.0, 10.0, 20.0, 60.0), 4
 
 
 def core_lora(lora: Lora, tunnel: Tunnel, case: Case) -> Made:
-    began = time.perf_counter()
-    weights, steps = lora.train(tunnel, case)
-    spent = time.perf_counter() - began
+    weights, took = lora.train(tunnel, case)
     numbers, size = (sum(count) for count in zip(*((t.numel(), t.nbytes) for t in weights.values()), strict=True))
-    return Made(lora.sample(tunnel, case, weights), Cost(spent, steps, numbers, size))
+    return Made(lora.sample(tunnel, case, weights), Cost(*took, numbers, size))
 
 
 class Bench:
@@ -46,7 +44,7 @@ class Bench:
         quick, weights = wanted.quick, wanted.weights or WEIGHTS
         self.quick, self.world_seed, self.seconds = quick, wanted.world_seed, wanted.seconds
         self.settings = PROMPTS[:: len(PROMPTS) // QUICK_PROMPTS][:QUICK_PROMPTS] if quick else PROMPTS[:10]
-        self.tunnel = Tunnel(load(weights), load_judge("first", weights))
+        self.tunnel = Tunnel(load(weights), load_judge("first", weights), kept=Kept(wanted.learned))
         count = wanted.instances or (QUICK_INSTANCES if quick else INSTANCES)
         self.cases = cases(count, self.world_seed, self.settings)
         self.size = sum(p.numel() for p in self.tunnel.playground.model.model.diffusion_model.parameters())
@@ -102,7 +100,7 @@ def finish(values: dict) -> None:
 
 
 def main(argv: list[str]) -> int:
-    parser = arguments("methods")
+    parser = arguments("methods", learns=True)
     parser.add_argument("--ablations", action="store_true", help="what each piece of a method is worth (ablations.py)")
     parser.add_argument("--instances", type=int, help="how many instances, instead of the table's own number")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of learning, for everybody")

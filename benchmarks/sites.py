@@ -28,6 +28,7 @@ from ..playground.model import WEIGHTS, load
 from ..playground.scores import asked, attributes
 from ..playground.world import PROMPTS
 from .compose import LOOK, pairs
+from .kept import Kept
 from .made import drawn, learned_by, learned_subject, of, timed
 from .statistics import closed_share
 from .table import Table, arguments, fingerprint, print_table
@@ -138,12 +139,12 @@ def measured(bench: Bench) -> dict:
 
 
 def main(argv: list[str]) -> int:
-    parser = arguments("sites")
+    parser = arguments("sites", learns=True)
     parser.add_argument("--instances", type=int, help="how many of each role")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of learning each")
     wanted = parser.parse_args(argv)
     weights, count = wanted.weights or WEIGHTS, wanted.instances or (QUICK_INSTANCES if wanted.quick else INSTANCES)
-    tunnel = Tunnel(load(weights), load_judge("first", weights), seeds=1)
+    tunnel = Tunnel(load(weights), load_judge("first", weights), 1, Kept(wanted.learned))
     about = {"bench": "sites", "world_seed": wanted.world_seed, "instances": count, "seconds": wanted.seconds}
     table = Table(wanted.json, {**about, "weights": fingerprint(weights)})
     for role, bench in ROLES.items():

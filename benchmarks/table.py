@@ -68,8 +68,8 @@ class _PlaygroundOnly(argparse.Action):
         )
 
 
-def arguments(name: str, any_checkpoint: bool = False) -> argparse.ArgumentParser:
-    """What every benchmark takes; `any_checkpoint` where it can measure the user's own."""
+def arguments(name: str, any_checkpoint: bool = False, learns: bool = False) -> argparse.ArgumentParser:
+    """What every benchmark takes; `any_checkpoint` where it can measure the user's own, `learns` where it keeps."""
     parser = argparse.ArgumentParser(prog=f"bench {name}")
     parser.add_argument("--json", type=Path, help="where the result goes; a restart goes on from what is there")
     parser.add_argument("--quick", action="store_true", help="fewer of everything")
@@ -79,6 +79,10 @@ def arguments(name: str, any_checkpoint: bool = False) -> argparse.ArgumentParse
     )
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", action=action, help=wanted)
     parser.add_argument("--weights", type=Path, help="a folder with the playground's weights, by default the pack's")
+    if learns:
+        parser.add_argument(
+            "--learned", type=Path, metavar="FOLDER", help="keeps what it learns there, and finds it there again"
+        )
     return parser
 
 

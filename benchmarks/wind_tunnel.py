@@ -33,6 +33,7 @@ from ..playground.world import (
     namesake,
     render,
 )
+from .kept import Kept
 
 STEPS, CFG, SAMPLER, SCHEDULER = 20, 4.0, "euler", "normal"
 TRAINING, HELD_OUT = 5, 4
@@ -139,8 +140,8 @@ def _pictures(scenes: Sequence[Scene]) -> Tensor:
 class Tunnel:
     """The playground and a judge: samples prompts as a graph would, and scores the pictures."""
 
-    def __init__(self, playground: Playground, judge: Judge, seeds: int = 2) -> None:
-        self.playground, self.judge, self.seeds = playground, judge, seeds
+    def __init__(self, playground: Playground, judge: Judge, seeds: int = 2, kept: Kept | None = None) -> None:
+        self.playground, self.judge, self.seeds, self.kept = playground, judge, seeds, kept or Kept()
 
     def sample(self, case: Case, noun: str, model: ModelPatcher | None = None, clip: CLIP | None = None) -> Sampled:
         """The case's prompts with `noun` for the subject, through CLIP, KSampler and VAE of the host."""

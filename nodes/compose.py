@@ -90,9 +90,9 @@ class PlaceConcept(io.ComfyNode):
                     min=0.0,
                     max=3.0,
                     step=0.05,
-                    tooltip="How strictly the picture looks for its word: attention logits of the word times this. 1: as the "
-                    "prompt has it. Higher gathers the concept where the picture already looks for it, lower spreads "
-                    "it and leaves more to the rest of the prompt. Not together with a region.",
+                    tooltip="How strictly the picture looks for its word: attention logits of the word times this. 1: "
+                    "as the prompt has it. Higher gathers the concept where the picture already looks for it, lower "
+                    "spreads it and leaves more to the rest of the prompt. Not together with a region.",
                     advanced=True,
                 ),
             ],
