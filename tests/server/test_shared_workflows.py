@@ -7,8 +7,10 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+import torch
 from concept_loom.personalization.checkpoint import read_identity
 from PIL import Image
+from safetensors.torch import save_file
 
 from tools.client import Client, PromptRejected
 from tools.places import ROOT
@@ -20,20 +22,6 @@ from .prompts import loom
 DATA = ROOT / "tests" / "data"
 GOLDEN = DATA / "golden_v1.safetensors"
 WORKFLOWS = sorted(DATA.glob("workflow_v*.json"))
-
-
-YOUNGER = {  # than the newest golden workflow; they join the next one
-    f"ConceptLoom_{name}"
-    for name in ("EvaluateConcept", "StrengthSheet", "TrainTowers", "TowerEncoder", "ImportConcept", "ExportConcept")
-}
-YOUNGER_INPUTS = {
-    "ConceptLoom_LearnConcept": {
-        "soft_masks",
-        "prior_preservation",
-        "self_regularisation",
-        "attention_regulariser",
-    }
-}
 
 
 @pytest.fixture
@@ -67,9 +55,13 @@ def test_a_released_workflow_converts_to_the_same_inputs_and_runs(
     client: Client, models: Path, server: Server, file: Path
 ) -> None:
     shutil.copy(GOLDEN, models / "under another name.safetensors")
-    dropped = server.launch.base / "input" / "dropped"
-    dropped.mkdir(exist_ok=True)
-    Image.effect_noise((64, 64), 60).save(dropped / "mug.png")
+    for name in ("dropped/mug", "users/red/0", "users/red/1", "users/blue/0", "users/blue/1"):
+        picture = server.launch.base / "input" / f"{name}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((64, 64), 60).convert("RGB").save(picture)
+    embedding = server.launch.base / "models" / "embeddings" / "golden mug.safetensors"
+    embedding.parent.mkdir(exist_ok=True)
+    save_file({"emb_params": torch.full((1, 768), 0.01)}, embedding)
     prompt = to_prompt(read(file), client.get("/object_info"))
     for key, saved in read(file.with_name(file.name.replace("workflow", "prompt"))).items():
         assert prompt[key]["class_type"] == saved["class_type"]
@@ -79,12 +71,12 @@ def test_a_released_workflow_converts_to_the_same_inputs_and_runs(
 
 
 def test_the_newest_golden_workflow_names_every_node_and_input(client: Client) -> None:
-    used = {one["class_type"]: one["inputs"] for one in read(DATA / "prompt_v2.json").values()}
+    used = {one["class_type"]: one["inputs"] for one in read(DATA / "prompt_v3.json").values()}
     for key, info in client.get("/object_info").items():
-        if info["category"] == "Concept Loom" and key not in YOUNGER:
+        if info["category"] == "Concept Loom":
             named = {name.partition(".")[0] for name in used[key]}
             asked = {name for group in ("required", "optional") for name in info["input"].get(group, {})}
-            assert named | YOUNGER_INPUTS.get(key, set()) == asked
+            assert named == asked
 
 
 @pytest.mark.parametrize("name", ["set/red mug.safetensors", "set\\red mug.safetensors"])
