@@ -14,6 +14,7 @@ from ..personalization.comfyui.canvas import Canvas
 from ..personalization.comfyui.lesson import BUDGETS, Lesson, Wish, teach
 from ..personalization.composition import as_recommended, used_at
 from ..personalization.concept import ROLES
+from ..personalization.curve import Curve
 from ..personalization.dataset import ConceptDataset
 from ..personalization.methods import AUTO, METHODS
 from ..personalization.recipe import BATCH_SIZE, LEARNING_RATE, STEPS, Range
@@ -79,7 +80,7 @@ class LearnConcept(io.ComfyNode):
             lesson = teach(Canvas(model, clip, vae), dataset, wish, all_folders(), show)
         if not lesson.finished:
             _cancelled[cls.hidden.unique_id] += 1
-        return _output(lesson)
+        return _output(lesson, progress.curve)
 
     # A cancelled result must not come from ComfyUI's cache when it is queued again: then learning goes on.
     @classmethod
@@ -87,7 +88,7 @@ class LearnConcept(io.ComfyNode):
         return _cancelled[cls.hidden.unique_id]
 
 
-def _output(lesson: Lesson) -> io.NodeOutput:
+def _output(lesson: Lesson, curve: Curve) -> io.NodeOutput:
     told = "\n".join(
         filter(None, (*lesson.sentences, used_at(lesson.concept), f"The file is concepts/{lesson.path.name}."))
     )
@@ -96,6 +97,8 @@ def _output(lesson: Lesson) -> io.NodeOutput:
     pictures = [one for one in (lesson.picture, lesson.masked) if one is not None]
     images = [image for one in pictures for image in ui.PreviewImage(one).as_dict()["images"]]
     shown = {"text": (told,), "images": images, "animated": (False,), "concept": (lesson.path.name,)}
+    if drawn := curve.data():  # nothing to draw where it was found on disk
+        shown["curve"] = (drawn,)
     return io.NodeOutput(placed, {"loss": list(lesson.concept.info.losses)}, lesson.picture, ui=shown)
 
 

@@ -9,6 +9,7 @@ from comfy.utils import ProgressBar
 from torch import Tensor
 
 from ..personalization.concept import Concept
+from ..personalization.curve import Curve
 from ..personalization.learned import Event, Planned, Preview, Step
 from ..personalization.outlook import outlook
 from ..personalization.thumbnail import image_of
@@ -16,7 +17,7 @@ from .page import tell
 
 PREVIEW_SHARE = 0.2  # of the time since the start may go to pictures
 PREVIEW_SIDE = 512
-EVENT = "concept_loom.progress"  # {"node", "text"}; an empty text when it is over
+EVENT = "concept_loom.progress"  # {"node", "text", "curve"}; an empty text when it is over
 EVERY = 1.0  # seconds between two sentences
 
 
@@ -26,10 +27,12 @@ class LearningProgress:
     def __init__(self, node: str = "") -> None:
         self.node, self.bar = node, ProgressBar(1)
         self.first: Step | None = None
+        self.curve = Curve()
         self.told = -EVERY
         self.began, self.spent, self.last = time.perf_counter(), 0.0, 0.0
 
     def __call__(self, event: Event, picture_of: Callable[[Concept], Tensor | None]) -> None:
+        self.curve.add(event)
         if isinstance(event, Step):
             self.bar.update_absolute(event.step, event.steps)
             self._tell(event)
@@ -44,7 +47,7 @@ class LearningProgress:
 
     def _say(self, text: str) -> None:
         if self.node:
-            tell(EVENT, {"node": self.node, "text": text})
+            tell(EVENT, {"node": self.node, "text": text, "curve": self.curve.data() if text else None})
 
     def _tell(self, step: Step) -> None:
         self.first = self.first or step

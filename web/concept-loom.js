@@ -2,6 +2,7 @@
 /** Registers Concept Loom with ComfyUI's page; everything else is in the .mjs files beside this one. */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { drawn } from "./curve.mjs";
 import { REMEMBERING_NODE, callByNamesHere, keepNote } from "./remembered.mjs";
 import {
     LINE_NODES, PROGRESS_EVENT, REPORT_EVENT, TOLD, heard, lineOf, lines, mendSwitches, nodeAt, told, underway,
@@ -13,7 +14,9 @@ app.registerExtension({
     setup() {
         api.addEventListener(PROGRESS_EVENT, ({ detail }) => {
             const node = nodeAt(app.rootGraph ?? app.graph, detail.node);
-            if (node?.conceptLoomLine) told(node.conceptLoomLine, underway(detail));
+            if (!node?.conceptLoomLine) return;
+            told(node.conceptLoomLine, underway(detail));
+            if (detail.curve) node.conceptLoomLine.append(drawn(document, detail.curve));
         });
         api.addEventListener(REPORT_EVENT, (event) => {
             const node = nodeAt(app.rootGraph ?? app.graph, event.detail.node);
@@ -42,6 +45,8 @@ app.registerExtension({
             executed?.apply(this, arguments);
             const text = lineOf(output);
             if (text) told(line, [{ text, warns: false }]);
+            const [curve] = output?.curve ?? [];
+            if (curve) line.append(drawn(document, curve));
         };
         const configured = node.onConfigure;
         node.onConfigure = function () {

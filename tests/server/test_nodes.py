@@ -215,3 +215,6 @@ def test_the_time_left_is_told_after_ten_steps_and_no_longer_when_it_is_over(cli
     steps = [int(one["text"].partition(" of 40 steps, about ")[0]) for one in told[1:-1]]
     assert steps == sorted(steps) and 10 <= steps[0] < 40
     assert told[-1]["text"] == ""
+    assert told[-2]["curve"]["training"][-1][0] == int(told[-2]["text"].partition(" ")[0])
+    (kept,) = next(e.data["output"]["curve"] for e in events if e.type == "executed" and e.data["node"] == "3")
+    assert kept["training"][-1][0] == kept["steps"] == 40
