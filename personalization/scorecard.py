@@ -9,7 +9,21 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .asked import Asked
-from .scores import LEAST_PAIRS, LEAST_WAY, Gain, Marks, Means, Real, ceiling, closed, gain, marks, means, of_things
+from .scores import (
+    LEAST_PAIRS,
+    LEAST_WAY,
+    Gain,
+    Marks,
+    Means,
+    Real,
+    ceiling,
+    closed,
+    gain,
+    kept_limit,
+    marks,
+    means,
+    of_things,
+)
 
 LIMITS = (
     "What this cannot tell: whether a person would accept the likeness. Numbers compare only under the same encoder, "
@@ -24,7 +38,7 @@ CUT = (
     "word; a cut that takes in what stands beside it counts that too. Whole compares whole pictures, backgrounds and "
     "all. A copy is too near in both."
 )
-COLUMNS = ("identity", "closed", "gap", "copies", "text", "whole")
+COLUMNS = ("identity", "closed", "kept", "gap", "copies", "text", "whole")
 NAME = 44
 
 
@@ -34,6 +48,7 @@ class Line(NamedTuple):
     name: str
     identity: float | None = None
     closed: float | None = None
+    kept: float | None = None
     gap: float | None = None
     copies: float | None = None
     text: float | None = None
@@ -149,6 +164,8 @@ class Scorecard:
             return
         floor, ours, top = self.overall()
         yield f"{_of('Identity', ours.identity, floor.identity)}, real pictures {_told(top.identity)}."
+        if self.concept.kept is not None and self.plain.kept is not None:
+            yield _recognised(self.concept.kept, self.plain.kept)
         if ours.text is not None:
             yield f"{_of('Text', ours.text, floor.text)}."
         gained = self.gain()
@@ -176,6 +193,9 @@ def scorecard(
     if things is not None:
         real = things.real
         concept, plain = map(of_things, (concept, plain), _marked(things))
+    limit = kept_limit(real, plain.identity)
+    if limit is not None:
+        concept, plain = (one._replace(kept=one.identity >= limit) for one in (concept, plain))
     top, floor = ceiling(real), float(plain.identity.mean())
     reasons = {**_reasons(real, concept, floor, top), **withheld}
     each = len(whole.drawn.plain) // len(prompts)
@@ -198,6 +218,11 @@ def _reasons(real: Real, concept: Marks, floor: float, top: float | None) -> dic
             "Nothing was held out: overfitting cannot be judged, and identity is against the pictures that it was "
             "learned from. Set holdout to 1 in Concept Dataset, or give it 8 pictures or more."
         )
+    if concept.kept is None:
+        found["kept"] = (
+            "There are too few real pictures, or they and the class word's overlap too much for this image encoder: in "
+            "how many pictures it is kept cannot be told."
+        )
     if concept.copies is None and len(real.training):
         found["copies"] = f"Fewer than {LEAST_PAIRS} pairs of real pictures: what a copy is cannot be told."
     if top is None:
@@ -212,7 +237,7 @@ def _reasons(real: Real, concept: Marks, floor: float, top: float | None) -> dic
 
 
 def _scored(name: str, mean: Means, share: float | None) -> Line:
-    return Line(name, mean.identity, share, mean.gap, mean.copies, mean.text, mean.whole)
+    return Line(name, mean.identity, share, mean.kept, mean.gap, mean.copies, mean.text, mean.whole)
 
 
 def _numbers(line: Line) -> dict[str, object]:
@@ -240,6 +265,11 @@ def _so(gained: Gain) -> str:
     if gained.low > 0:
         return "so something of it was learned"
     return "so it is worse than the class word" if gained.high < 0 else "so it cannot be told from the class word"
+
+
+def _recognised(ours: Tensor, floor: Tensor) -> str:
+    count = f"Kept in {int(ours.sum())} of {len(ours)} pictures, class word {int(floor.sum())}"
+    return f"{count}: nearer to the real ones than the limit that best tells these from the class word's."
 
 
 def _alarm(ours: Tensor, floor: Tensor) -> str:

@@ -16,6 +16,7 @@ LEAST_PAIRS = 3  # of real pictures, below which their 99th percentile says noth
 LEAST_WAY = 0.02  # between floor and ceiling, below which a share of it is noise
 ORDERS = 999
 CHANCE = 0.05
+MOST_WRONG = 0.25  # of real and class word's pictures, above which nothing tells one from the other
 LEAST_PROMPTS = 4  # fewer have too few orders for one of 20 to be rare
 
 
@@ -39,6 +40,7 @@ class Marks(NamedTuple):
     copies: Tensor | None  # bool
     text: Tensor | None
     whole: Tensor | None = None  # identity of whole pictures, where `identity` is that of things cut out of them
+    kept: Tensor | None = None  # bool: nearer than `kept_limit`
 
 
 class Means(NamedTuple):
@@ -47,6 +49,7 @@ class Means(NamedTuple):
     copies: float | None
     text: float | None
     whole: float | None = None
+    kept: float | None = None
 
 
 class Gain(NamedTuple):
@@ -88,11 +91,33 @@ def likeness(made: Tensor, real: Tensor) -> Tensor:
 
 def ceiling(real: Real) -> float | None:
     """Mean similarity of the judging pictures to all other real ones; None where there is one picture alone."""
+    pairs, others = _among(real)
+    return float(pairs[others].mean()) if bool(others.any()) else None
+
+
+def kept_limit(real: Real, floor: Tensor) -> float | None:
+    """The identity that as many real pictures stay below as pictures of the class word, `floor` (n,), reach.
+
+    None for fewer than 3 real pictures, and where so many would be taken for the other that it says nothing.
+    """
+    pairs, others = _among(real)
+    if pairs.shape[1] < LEAST_PAIRS:
+        return None
+    own = (pairs * others).sum(0) / others.sum(0)  # each real picture's identity, itself left out
+    limits = torch.cat((own, floor)).unique()
+    missed = (own[:, None] < limits).float().mean(0)
+    passed = (floor[:, None] >= limits).float().mean(0)
+    best = int((missed - passed).abs().argmin())
+    wrong = float(missed[best] + passed[best]) / 2
+    return float(limits[best]) if wrong <= MOST_WRONG else None
+
+
+def _among(real: Real) -> tuple[Tensor, Tensor]:
+    """Similarity of the judging pictures to all real ones, they themselves first, and which pairs are of two."""
     first = real.judges
     every = torch.cat((first, real.training)) if len(real.held_out) else first
     pairs = first @ every.T
-    others = ~torch.eye(*pairs.shape, dtype=torch.bool)
-    return float(pairs[others].mean()) if bool(others.any()) else None
+    return pairs, ~torch.eye(*pairs.shape, dtype=torch.bool)
 
 
 def closed(identity: float, floor: float, top: float | None) -> float | None:

@@ -57,6 +57,20 @@ def test_the_ceiling_leaves_out_a_pictures_likeness_to_itself() -> None:
     assert scores.ceiling(Real(NONE, at(7))) is None
 
 
+def test_kept_is_nearer_than_what_tells_real_pictures_from_the_class_words() -> None:
+    floor = scores.marks(at(90, 110, 120), Real(at(0, 10, 30), NONE)).identity
+    limit = scores.kept_limit(Real(at(0, 10, 30), NONE), floor)
+    assert limit == pytest.approx((cos(20) + cos(30)) / 2) and float(floor.max()) < limit
+    held = scores.kept_limit(Real(at(0, 10), at(30)), floor)
+    assert held is not None and float(floor.max()) < held
+
+
+def test_where_the_class_words_pictures_are_as_near_nothing_is_kept_or_lost() -> None:
+    real = Real(at(0, 60, 120), NONE)
+    assert scores.kept_limit(real, scores.marks(at(0, 60, 120), real).identity) is None
+    assert scores.kept_limit(Real(at(0, 10), NONE), torch.zeros(4)) is None
+
+
 def test_closed_is_the_share_of_the_way_and_none_where_there_is_no_way() -> None:
     assert scores.closed(0.5, 0.2, 0.8) == pytest.approx(0.5)
     assert scores.closed(0.2, 0.2, 0.8) == 0
@@ -73,7 +87,7 @@ def test_text_is_each_pictures_likeness_to_its_own_prompt() -> None:
 def test_means_of_some_pictures_are_those_of_these() -> None:
     every = scores.marks(at(0, 60, 90), Real(at(0), NONE))
     assert scores.means(every, slice(1, 3)).identity == pytest.approx(0.25)
-    assert scores.means(every) == pytest.approx((0.5, None, None, None, None))
+    assert scores.means(every) == pytest.approx((0.5, None, None, None, None, None))
 
 
 def test_a_gain_that_all_pictures_share_is_sure_and_one_of_single_pictures_is_not() -> None:
