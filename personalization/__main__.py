@@ -93,13 +93,16 @@ def _on_every_device(devices: int) -> int:
     """One process per device, each with its share of the folders; 1 where one of them failed or was killed."""
     processes = []
     for number in range(devices):
-        seen = {name: nth(os.environ.get(name, ""), number) for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")}
+        seen = {
+            name: visible_device(os.environ.get(name, ""), number)
+            for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+        }
         command = [sys.executable, "-m", __package__, *sys.argv[1:], "--share", f"{number}/{devices}"]
         processes.append(subprocess.Popen(command, cwd=ROOT, env={**os.environ, **seen}))
     return int(any([process.wait() for process in processes]))
 
 
-def nth(chosen: str, number: int) -> str:
+def visible_device(chosen: str, number: int) -> str:
     """Of the devices that the user has chosen already, else of all."""
     devices = [one.strip() for one in chosen.split(",") if one.strip()]
     if devices and number >= len(devices):

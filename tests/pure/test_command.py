@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from concept_loom.personalization.__main__ import main, nth, shared
+from concept_loom.personalization.__main__ import main, shared, visible_device
 from concept_loom.personalization.checkpoint import save
 from concept_loom.personalization.concept import Concept, ConceptInfo
 from concept_loom.personalization.exchange.families import known_bases
@@ -30,12 +30,12 @@ def word(tmp_path):
 
 @pytest.mark.parametrize(("visible", "number", "own"), [("", 1, "1"), ("2,3", 1, "3"), ("GPU-a, GPU-b", 0, "GPU-a")])
 def test_a_process_per_device_keeps_to_the_devices_that_were_chosen(visible, number, own):
-    assert nth(visible, number) == own
+    assert visible_device(visible, number) == own
 
 
 def test_more_devices_than_are_visible_are_refused():
     with pytest.raises(ValueError, match="more than the 2 devices that are visible"):
-        nth("2,3", 2)
+        visible_device("2,3", 2)
 
 
 def test_info_says_what_a_file_is(word, capsys):
