@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .augment import Augmentation
 
@@ -87,6 +87,13 @@ class Recipe:
         """JSON-ready, for the concept file."""
         return asdict(self)
 
+    def decisive(self) -> Mapping[str, object]:
+        """JSON-ready, for learning keys: a field at its default is left out, so that a new one changes no old key.
+
+        Therefore no default of a recipe, a stage or an augmentation may ever change; RECIPES may.
+        """
+        return _told(self)
+
     def stage_steps(self) -> tuple[int, ...]:
         """How many steps each stage takes at most; `steps` in all."""
         done = list(accumulate((stage.share for stage in self.stages), initial=0.0))
@@ -112,6 +119,22 @@ class Recipe:
         """Steps between held-out checks of `held_samples` predictions, so that they cost at most CHECK_SHARE."""
         cost = held_samples * FORWARD_COST / self.batch_size  # in steps
         return max(1, math.ceil(self.steps / self.checks), math.ceil(cost / CHECK_SHARE))
+
+
+def _told(settings: Any) -> dict[str, object]:
+    """What of a dataclass is not at its default, and so for the dataclasses in it."""
+    every = {own.name: (own, getattr(settings, own.name)) for own in fields(settings)}
+    return {name: _plain(value) for name, (own, value) in every.items() if value != _default(own)}
+
+
+def _plain(value: Any) -> object:
+    if is_dataclass(value):
+        return _told(value)
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+def _default(own: Field[Any]) -> object:
+    return own.default if own.default_factory is MISSING else own.default_factory()
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def latents_of(canvas: Canvas, dataset: ConceptDataset, recipe: Recipe, base: Ba
 
 def learning_key(canvas: Canvas, dataset: ConceptDataset, recipe: Recipe, words: tuple[str, str], seed: int) -> str:
     """SHA-256 of all that decides the tensors and how they are used; `words` are class word and role."""
-    decisive = [dataset.hash, canvas.fingerprints, recipe.as_header(), words, seed]
+    decisive = [dataset.hash, canvas.fingerprints, recipe.decisive(), words, seed]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

@@ -111,7 +111,7 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         except LearningDiverged as error:
             raise _with_last_good(error, folders[-1], wish.placeholder) from error
         concept = _finished(learned, key, picture)
-        path = free_path(folders[-1], file_name(wish.placeholder))
+        path = free_path(folders[-1], _file_name(wish.placeholder, learned))
         save(concept, path)
         if learned.finished:
             unfinished.forget()
@@ -217,10 +217,15 @@ def _task(course: _Course, session: Session, latents: TrainingLatents) -> LearnT
     return replace(task, previews=PREVIEWS, interrupts=(host.InterruptProcessingException,))
 
 
+def _file_name(placeholder: str, learned: Learned) -> str:
+    return file_name(placeholder) + ("" if learned.finished else f" (stopped at step {learned.best_step})")
+
+
 def _finished(learned: Learned, key: str, picture: Tensor | None) -> Concept:
-    """A concept that was stopped early has no key: the same graph then learns it whole."""
+    """A concept that was stopped early has no key, so that the same graph learns it whole, and says so in its note."""
     losses = learned.losses[:: max(1, -(-len(learned.losses) // CURVE))]
-    info = replace(learned.concept.info, key=key if learned.finished else "", losses=losses)
+    note = "" if learned.finished else f"Stopped early: the state of step {learned.best_step} of {learned.steps}."
+    info = replace(learned.concept.info, key=key if learned.finished else "", losses=losses, note=note)
     return replace(learned.concept, info=info, thumbnail=b"" if picture is None else jpeg_of(picture))
 
 
@@ -229,7 +234,7 @@ def _with_last_good(error: LearningDiverged, folder: Path, placeholder: str) -> 
     good = error.last_good
     if not good.best_step:
         return LearningDiverged(f"{error} Nothing had been learned before it, so nothing was saved.", good)
-    path = free_path(folder, file_name(placeholder))
+    path = free_path(folder, _file_name(placeholder, good))
     save(_finished(good, "", None), path)
     return LearningDiverged(f"{error} The state of step {good.best_step} is saved as {path.name}.", good)
 

@@ -167,10 +167,11 @@ def test_nan_later_leaves_the_last_good_state_as_a_cancel_does(canvas, pictures,
         return denoising_loss(*args) * (float("nan") if len(losses) > 12 else 1)
 
     monkeypatch.setattr(training_pass, "denoising_loss", breaking)
-    with pytest.raises(LearningDiverged, match=r"The state of step \d+ is saved as mug.safetensors"):
+    with pytest.raises(LearningDiverged, match=r"The state of step (\d+) is saved as mug \(stopped at step \1\)"):
         taught(canvas, pictures, tmp_path, replace(WISH, steps=20))
-    kept = load(tmp_path / "mug.safetensors")
-    assert not kept.info.key and 0 < kept.info.steps < 12
+    (file,) = tmp_path.glob("*.safetensors")
+    kept = load(file)
+    assert not kept.info.key and 0 < kept.info.steps < 12 and kept.info.note.startswith("Stopped early")
     assert all(tensor.isfinite().all() for tensor in kept.tensors().values())
     assert not list((tmp_path / FOLDER).glob("*")), "it would only diverge again"
 
@@ -181,9 +182,11 @@ def test_cancelling_keeps_a_file_that_is_not_taken_for_a_finished_one(canvas, pi
             host.interrupt_current_processing()
 
     lesson, _ = taught(canvas, pictures, tmp_path, show=cancel)
-    assert lesson.path.exists() and load(lesson.path).info.key == ""
+    assert lesson.path.stem.startswith("mug (stopped at step ")
+    stopped = load(lesson.path).info
+    assert stopped.key == "" and stopped.note == f"Stopped early: the state of step {stopped.steps} of 3."
     again, seen = taught(canvas, pictures, tmp_path)
-    assert seen and again.path != lesson.path
+    assert seen and again.path.name == "mug.safetensors" and not load(again.path).info.note
 
 
 def after(step: int, shown: list[Event] | None = None) -> Callable:
