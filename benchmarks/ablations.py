@@ -53,10 +53,17 @@ def ablations(seconds: float) -> dict[str, Ablation]:
         **_staged(timed("staged", seconds)),
         "nested, one value": Ablation(replace(nested, bank=1)),
         f"nested, bank of {nested.bank}": Ablation(nested, against="nested, one value"),
+        "nested, value norm 1": Ablation(replace(nested, value_norm=1.0), against=f"nested, bank of {nested.bank}"),
+        "nested, value norm 2": Ablation(replace(nested, value_norm=2.0), against=f"nested, bank of {nested.bank}"),
         **_attractors(seconds),
         "class word, finetuned base": Ablation(None, FINETUNED, "class word"),
         "quick, finetuned base": Ablation(quick, FINETUNED, "quick"),
         "staged fast": Ablation(fast),
+        "staged fast, soft masks": Ablation(replace(fast, soft_masks=True), against="staged fast"),
+        "staged fast, attractor": Ablation(replace(fast, attractor=True), against="staged fast"),
+        "staged fast, attractor, soft masks": Ablation(
+            replace(fast, attractor=True, soft_masks=True, mask_split=True), against="staged fast, attractor"
+        ),
         "staged fast, finetuned base": Ablation(fast, FINETUNED, "staged fast"),
     }
 

@@ -40,6 +40,7 @@ SD15 = COMMON | {
     "use_linear_in_transformer": False,
     "adm_in_channels": None,
 }
+SD20 = SD15 | {"context_dim": 1024, "num_heads": -1, "num_head_channels": 64, "use_linear_in_transformer": True}
 SDXL = COMMON | {
     "num_res_blocks": [2, 2, 2],
     "channel_mult": [1, 2, 4],
@@ -53,7 +54,11 @@ SDXL = COMMON | {
     "adm_in_channels": 2816,
     "num_classes": "sequential",
 }
-UNETS = {"SD 1.5": (supported_models.SD15, SD15), "SDXL": (supported_models.SDXL, SDXL)}
+UNETS = {
+    "SD 1.5": (supported_models.SD15, SD15),
+    "SD 2": (supported_models.SD20, SD20),
+    "SDXL": (supported_models.SDXL, SDXL),
+}
 DRAWN = 1_000_003  # numbers that are drawn and repeated: drawing billions of them takes minutes
 
 

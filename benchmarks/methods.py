@@ -10,13 +10,13 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..playground.judge import load_judge
+from ..playground.judge import NAMES, load_judge
 from ..playground.model import WEIGHTS, load
 from ..playground.world import PROMPTS
 from . import ablations
@@ -29,7 +29,8 @@ from .wind_tunnel import Case, Tunnel, cases
 
 SECONDS = 20.0
 INSTANCES, QUICK_INSTANCES, QUICK_PROMPTS = 20, 8, 5
-LEFT_OUT = ("textual inversion", "nested")  # of the quick table
+LEFT_OUT = ("textual inversion", "nested", "staged fast, attractor")  # of the quick table
+PEER = "core Train LoRA"
 CURVE, CURVE_INSTANCES = (5.0, 10.0, 20.0, 60.0), 4
 
 
@@ -44,10 +45,14 @@ class Bench:
         quick, weights = wanted.quick, wanted.weights or WEIGHTS
         self.quick, self.world_seed, self.seconds = quick, wanted.world_seed, wanted.seconds
         self.settings = PROMPTS[:: len(PROMPTS) // QUICK_PROMPTS][:QUICK_PROMPTS] if quick else PROMPTS[:10]
-        self.tunnel = Tunnel(load(weights), load_judge("first", weights), kept=Kept(wanted.learned))
+        self.tunnel = Tunnel(load(weights), load_judge(wanted.judge, weights), kept=Kept(wanted.learned))
         count = wanted.instances or (QUICK_INSTANCES if quick else INSTANCES)
         self.cases = cases(count, self.world_seed, self.settings)
         self.size = sum(p.numel() for p in self.tunnel.playground.model.model.diffusion_model.parameters())
+
+    @cached_property
+    def peer(self) -> Lora:
+        return tuned(self.tunnel, self.world_seed, self.seconds, self.settings)
 
     def methods(self, scratch: Path) -> dict[str, Callable[[], Method]]:
         """In the order of their rows; each is made when its row is due, since the peer is tuned first."""
@@ -60,9 +65,7 @@ class Bench:
             "full caption": lambda: full_caption,
             **{name: ours(name) for name in ("textual inversion", "quick", "layerwise", "nested", "staged fast")},
             "staged fast, attractor": ours("staged fast", attractor=True),
-            "core Train LoRA": lambda: partial(
-                core_lora, tuned(self.tunnel, self.world_seed, self.seconds, self.settings)
-            ),
+            PEER: lambda: partial(core_lora, self.peer),
         }
         return {name: make for name, make in rows.items() if not (self.quick and name in LEFT_OUT)}
 
@@ -97,6 +100,8 @@ def finish(values: dict) -> None:
         made["identity_over_full_caption"] = [round(v, 4) for v in over]
         lost = paired_interval(of(made, "attributes"), of(rows["class word"], "attributes"))
         made["attributes_over_class_word"] = [round(v, 4) for v in lost]
+        for score in ("identity", "attributes"):
+            made[f"{score}_over_peer"] = [round(v, 4) for v in paired_interval(of(made, score), of(rows[PEER], score))]
 
 
 def main(argv: list[str]) -> int:
@@ -104,6 +109,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--ablations", action="store_true", help="what each piece of a method is worth (ablations.py)")
     parser.add_argument("--instances", type=int, help="how many instances, instead of the table's own number")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of learning, for everybody")
+    parser.add_argument("--judge", choices=NAMES, default=NAMES[0], help="who scores the pictures")
     wanted = parser.parse_args(argv)
     return ablations.run(wanted) if wanted.ablations else run(wanted)
 
@@ -112,11 +118,13 @@ def run(wanted: Namespace) -> int:
     bench = Bench(wanted)
     about = {"bench": "methods", "world_seed": wanted.world_seed, "quick": wanted.quick}
     about["weights"] = fingerprint(wanted.weights or WEIGHTS)
+    about |= {} if wanted.judge == NAMES[0] else {"judge": wanted.judge}
     table = Table(wanted.json, {**about, "instances": len(bench.cases), "seconds": wanted.seconds})
     with tempfile.TemporaryDirectory() as folder:
         for name, make in bench.methods(Path(folder)).items():
             made = table.row(name, lambda make=make: bench.row(make()))
             print(f"{name}: identity {made['identity']:.3f}, attributes {made['attributes']:.3f}", flush=True)
+        table.once("peer", lambda: {"learning_rate": bench.peer.rate, "strength": bench.peer.strength})
         table.once("ceiling_per_case", bench.ceiling)
         table.once("words_alone_per_case", bench.words_alone)
         if not wanted.quick:

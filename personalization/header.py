@@ -23,15 +23,19 @@ TEXTS = (
 )
 NUMBERS = {"seed": int, "steps": int, "strength": float, "value_norm": float}
 
+KNOWN = {"format", "tensor_hash", *(own.name for own in fields(ConceptInfo))}
+
 Kind = TypeVar("Kind")
 Number = TypeVar("Number", int, float)
 
 
 def json_of(info: ConceptInfo, tensor_hash: str) -> str:
-    own = {field.name: getattr(info, field.name) for field in fields(info) if field.name not in ("base", "recipe")}
+    """What is at its default is left out: versions that do not know a field yet refuse only what they cannot do."""
+    every = {own.name: getattr(info, own.name) for own in fields(info)}
+    told = {own.name: every[own.name] for own in fields(info) if every[own.name] != own.default}
     scores = {name: score for name, score in info.scores.items() if math.isfinite(score)}
-    header = {"format": FORMAT, **own, "scores": scores, "base": _of_base(info.base), "recipe": dict(info.recipe)}
-    return json.dumps({**header, "tensor_hash": tensor_hash}, default=str)
+    header = {**told, "scores": scores, "base": _of_base(info.base), "recipe": dict(info.recipe)}
+    return json.dumps({"format": FORMAT, **header, "tensor_hash": tensor_hash}, default=str)
 
 
 def info_from(text: str, path: Path) -> tuple[ConceptInfo, str]:
@@ -43,6 +47,11 @@ def info_from(text: str, path: Path) -> tuple[ConceptInfo, str]:
             raise ConceptFileError(
                 f"The concept file '{path}' has format {version}; this version of Concept Loom reads format {FORMAT}. "
                 "Update Concept Loom."
+            )
+        if unknown := sorted(set(header) - KNOWN):
+            raise ConceptFileError(
+                f"The concept file '{path}' says {', '.join(unknown)[:200]}, which this version of Concept Loom would leave "
+                "out; a file that it knows whole is needed. Update Concept Loom."
             )
         return _info(header), _is(header, "tensor_hash", str)
     except ConceptFileError:

@@ -62,7 +62,7 @@ class Recipe:
     outside_mask: float = 0.1  # weight of the loss outside a picture's mask
     sigma_range: tuple[float, float] = (0.001, 0.999)  # percents of sampling; ComfyUI's sigma at 0 is 1e9
     slots: int = 1
-    sites: tuple[str, ...] = ()  # keys; empty = all
+    sites: tuple[str, ...] = ()  # keys, in which * stands for anything; empty = all
     templates: tuple[str, ...] = NEUTRAL
     captions: bool = True  # where pictures have some, instead of the templates
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -266,6 +266,21 @@ RECIPES: dict[tuple[str, str], Sourced] = {
 }
 
 
+# Which sites a role uses, for all that is not here: every one. None of it is measured by us.
+# SDXL: the two blocks that B-LoRA (arXiv 2403.14572) learns, output.0 for content and output.1 for style; InstantStyle
+# (arXiv 2404.02733) finds the style of cross-attention in output.1 too.
+# SD 1.5 and 2: the outer, finer layers, which P+ (arXiv 2303.09522) finds to carry colour and style, not shape.
+_OUTER = ("input.1.*", "input.2.*", "input.4.*", "input.5.*", *(f"output.{number}.*" for number in range(6, 12)))
+_B_LORA = ("output.0.*", "output.1.*")
+_LAYERED = ("staged", "staged fast")
+_ROWS_AND_VALUES = ("quick", "layerwise", "nested")
+SITES: dict[tuple[str, str, str], tuple[str, ...]] = {
+    **{(method, "SDXL", role): _B_LORA for method in _LAYERED for role in ("subject", "both")},
+    **{(method, "SDXL", "style"): _B_LORA[1:] for method in (*_LAYERED, *_ROWS_AND_VALUES)},
+    **{(m, family, "style"): _OUTER for m in (*_LAYERED, *_ROWS_AND_VALUES) for family in ("SD 1.5", "SD 2")},
+}
+
+
 def sourced(method: str, family: str) -> Sourced:
     """Both recipes of `method` on `family`; ValueError where the pair is not supported."""
     if (method, family) not in RECIPES:
@@ -279,9 +294,9 @@ def sourced(method: str, family: str) -> Sourced:
 def recipe_for(method: str, family: str, role: str) -> Recipe:
     """Our recipe of `method` on `family` with the training captions of `role`.
 
-    A style takes 0.6 of a subject's steps, as in CoAR (600 of 1000).
+    A style takes 0.6 of a subject's steps, as in CoAR (600 of 1000). The sites are those of the role.
     """
-    ours = sourced(method, family).ours
+    ours = replace(sourced(method, family).ours, sites=SITES.get((method, family, role), ()))
     if role != "style":
         return ours
     templates = IN_STYLE[: len(ours.templates)]

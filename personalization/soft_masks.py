@@ -77,7 +77,7 @@ def soft_mask_of(x0: Tensor, denoiser: Denoiser, context: Context, before: int) 
         denoiser.predict(noised, sigma, [context], observer=Observer(see, columns))
     if not maps:  # another pack owns every site: nothing was seen
         return torch.ones(1, 1, *size)
-    return parted(torch.stack(maps).mean(0)).cpu()
+    return parted(torch.stack(maps).mean(0).cpu())  # Macs have no float64
 
 
 def parted(values: Tensor) -> Tensor:

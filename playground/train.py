@@ -12,6 +12,7 @@ import torch
 from comfy.clip_model import CLIPTextModel
 from torch import Tensor
 
+from .judge import NAMES
 from .model import TEXT, read_weights, unpacked
 from .training import autoencoder, judge, text, unet, vision
 from .training.pictures import Pictures, pictures, told_scenes
@@ -40,8 +41,9 @@ def main(argv: list[str] | None = None) -> None:
     if not (wanted.weights / "vision.safetensors").exists():
         vision.train(data, ids, text_encoder(wanted.weights), wanted.vision_steps, wanted.cache, wanted.weights)
     train_unet(data, ids, wanted)
-    if not (wanted.weights / "judge-second.safetensors").exists():
-        judge.train(wanted.cache, wanted.weights)
+    missing = tuple(name for name in NAMES if not (wanted.weights / f"judge-{name}.safetensors").exists())
+    if missing:
+        judge.train(wanted.cache, wanted.weights, missing)
 
 
 def train_unet(data: Pictures, ids: Tensor, wanted: argparse.Namespace) -> None:

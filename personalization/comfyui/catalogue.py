@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import comfy.model_management as host
 import torch
 from comfy.clip_vision import ClipVisionModel
 
@@ -20,6 +22,9 @@ from .canvas import Canvas
 from .lesson import Wish, teach
 from .trial import Effort, Tried, tried
 
+log = logging.getLogger("concept_loom")
+
+TOLD = (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError)  # with a sentence of their own
 CLASS_WORD = "class_word.txt"  # in a concept's folder, where they are not all of one class
 
 
@@ -50,8 +55,14 @@ def learned(canvas: Canvas, folders: Sequence[Path], wish: Wish, output: Path) -
         try:
             dataset = dataset_in(folder)
             lesson = teach(canvas, dataset, _wish_for(folder, wish), [output], _in_silence)
-        except (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError) as error:  # one folder's own trouble
-            yield Outcome(folder, None, f"{error}")
+        except host.InterruptProcessingException:  # an Exception before ComfyUI 0.19
+            raise
+        except Exception as error:  # one folder's own trouble, of whatever kind, never stops the rest
+            if isinstance(error, TOLD):
+                yield Outcome(folder, None, f"{error}")
+                continue
+            log.exception("Learning from %s failed.", folder)
+            yield Outcome(folder, None, f"unexpected {type(error).__name__}: {error}. Please report it with the log.")
         else:
             findings = (finding.sentence for finding in examine(dataset))
             yield Outcome(folder, lesson.path, " ".join((*lesson.sentences, *dataset.unread, *findings)))

@@ -123,7 +123,7 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
 def recipe_of(wish: Wish, family: str, pictures: int, masked: bool = False) -> Recipe:
     """The method's own recipe, stretched by the budget and changed where the wish says so.
 
-    `masked`: pictures have masks of their own, so that attractors can be asked for all that is outside.
+    `masked`: pictures have masks of their own. These, or soft ones, let attractors be asked for all that is outside.
     """
     recipe = recipe_for(chosen(wish.method, wish.role, pictures), family, wish.role)
     factor = BUDGETS[wish.budget]
@@ -141,7 +141,7 @@ def recipe_of(wish: Wish, family: str, pictures: int, masked: bool = False) -> R
         recipe,
         batch_size=wish.batch_size or recipe.batch_size,
         attractor=wish.attractor and subject,
-        mask_split=wish.attractor and subject and masked,
+        mask_split=wish.attractor and subject and (masked or wish.soft_masks),
         soft_masks=wish.soft_masks and subject,
         dpp=recipe.dpp if wish.prior_preservation else 0.0,
         casr=recipe.casr if wish.self_regularisation else 0.0,

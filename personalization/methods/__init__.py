@@ -10,12 +10,11 @@ from typing import NamedTuple
 from ..attractor import starting_rows
 from ..concept import Concept
 from ..learner import LearnTask
-from ..parts import LowRank
+from ..parts import ImageTokens, LowRank
 from ..prior import Prior
 from ..soft_masks import with_soft_masks
 from . import layerwise, nested, staged, textual_inversion
 from .beginning import Beginning
-from .layerwise import means_of
 
 AUTO = "auto"
 METHODS: dict[str, Callable[[Beginning], Concept]] = {
@@ -76,8 +75,9 @@ def task_of(beginning: Beginning, seed: int, keep: Path | None = None) -> LearnT
         beginning = replace(beginning, latents=latents)
     concept = start(beginning)
     task = LearnTask(denoiser, beginning.prompt_encoder, concept, latents, recipe, seed)
-    if recipe.casr and recipe.image_tokens:
-        task = replace(task, means=means_of(beginning))
+    if recipe.casr:  # E_subject is what image tokens start as
+        tokens = (part for part in concept.parts if isinstance(part, ImageTokens))
+        task = replace(task, means={site: rows[0] for part in tokens for site, rows in part.rows.items()})
     if recipe.dpp and recipe.image_tokens:
         shape, encoder = latents.train[0].shape, beginning.prompt_encoder
         prior = Prior.of(denoiser, encoder, beginning.noun, recipe.class_pictures, shape, keep)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
@@ -43,14 +44,14 @@ def _image_tokens(beginning: Beginning, sites: Sequence[Site]) -> tuple[ImageTok
     count = beginning.recipe.image_tokens
     if not count:
         return ()
-    means = means_of(beginning)
+    means = _means(beginning)
     missing = next((site for site in sites if site not in means), None)
     if missing:
         raise unseen("where image tokens start", missing)
     return (ImageTokens({site: means[site].repeat(count, 1) for site in sites}),)
 
 
-def means_of(beginning: Beginning) -> dict[Site, Tensor]:
+def _means(beginning: Beginning) -> dict[Site, Tensor]:
     """E_subject per site, seen under the class's own prompt."""
     if beginning.denoiser is None or beginning.latents is None:
         raise ValueError("Image tokens start from the pictures; a denoiser and their latents are needed. Give both.")
@@ -59,10 +60,12 @@ def means_of(beginning: Beginning) -> dict[Site, Tensor]:
 
 
 def chosen_sites(base: Base, keys: tuple[str, ...]) -> tuple[Site, ...]:
-    """The base's sites named by `keys`, all of them where there are none."""
+    """The base's sites named by `keys`, in which `*` stands for anything; all of them where there are none."""
     known = {shape.site.key: shape.site for shape in base.sites}
-    if unknown := [key for key in keys if key not in known]:
+    chosen = tuple(site for key, site in known.items() if not keys or any(fnmatchcase(key, one) for one in keys))
+    unknown = [key for key in keys if "*" not in key and key not in known]
+    if unknown or not chosen:
         raise ValueError(
-            f"The recipe names the sites {', '.join(unknown)}; {base.family} has {', '.join(known)}. Name some."
+            f"The recipe names the sites {', '.join(unknown or keys)}; {base.family} has {', '.join(known)}. Name some."
         )
-    return tuple(known[key] for key in keys or known)
+    return chosen

@@ -10,9 +10,8 @@ import comfy.utils
 import folder_paths
 import pytest
 import torch
-from comfy import supported_models
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from concept_loom.benchmarks.full_size import SD15, SDXL
+from concept_loom.benchmarks import full_size
 from concept_loom.nodes import folders
 from concept_loom.nodes.exchange import ExportConcept, ImportConcept
 from concept_loom.nodes.files import LoadConcept, SaveConcept
@@ -33,11 +32,7 @@ from . import tiny
 from .test_prompt_to_picture import Canvas, differ, picture
 
 FAMILIES = pytest.mark.parametrize("family", ["SD 1.5", "SD 2", "SDXL"])
-UNETS = {
-    "SD 1.5": SD15 | supported_models.SD15.unet_extra_config,
-    "SD 2": SD15 | {"context_dim": 1024} | supported_models.SD20.unet_extra_config,
-    "SDXL": SDXL,
-}
+UNETS = {family: unet | kind.unet_extra_config for family, (kind, unet) in full_size.UNETS.items()}
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
-"""One training step on the published architectures with random weights: shapes and memory, not pictures."""
+"""A step forward and back on the published architectures with random weights: shapes and memory, not pictures."""
 
 import json
+from fnmatch import fnmatchcase
 
 import comfy.model_base
 import comfy.model_patcher
@@ -12,11 +13,15 @@ from concept_loom.personalization.comfyui.gradient_checkpoint import checkpointe
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.concept import Concept, ConceptInfo
 from concept_loom.personalization.denoiser import Context, Slots
+from concept_loom.personalization.exchange.families import known_bases
+from concept_loom.personalization.methods.layerwise import chosen_sites
 from concept_loom.personalization.parts import ContextRows
+from concept_loom.personalization.recipe import SITES, recipe_for
 from safetensors.torch import save_file
 
 FAMILIES = [
     ("SD 1.5", *UNETS["SD 1.5"], comfy.model_base.BaseModel, 16),
+    ("SD 2", *UNETS["SD 2"], comfy.model_base.BaseModel, 16),
     ("SDXL", *UNETS["SDXL"], comfy.model_base.SDXL, 70),
 ]
 
@@ -57,6 +62,15 @@ def save_header(state, path):
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + end)
+
+
+@pytest.mark.parametrize(("method", "family", "role"), SITES)
+def test_a_roles_sites_are_blocks_of_the_published_model(method, family, role):
+    base = next(one for one in known_bases() if one.family == family)
+    recipe = recipe_for(method, family, role)
+    keys = {site.key for site in chosen_sites(base, recipe.sites)}
+    assert all(any(fnmatchcase(key, pattern) for key in keys) for pattern in recipe.sites)
+    assert len(keys) == {"SDXL": 10 if role == "style" else 20}.get(family, 10)
 
 
 @pytest.mark.slow

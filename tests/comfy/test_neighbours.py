@@ -96,6 +96,7 @@ def without_node(draw):
 
 @EACH
 def test_the_concepts_act_or_the_report_says_why_not(case):
+    assert whole(case).told
     for reports in whole(case).told:
         assert {one.word: one.acted for one in reports} == {word: SITES for word in PARTS} | dict(case.acted)
         assert all(case.says in one.sentence for one in reports if one.acted < SITES)

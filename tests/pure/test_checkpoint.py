@@ -81,6 +81,22 @@ def test_every_released_format_loads_forever():
     assert golden.hash == "6918325dc54a3edd9ee77ba2d453cb538a3145c9f27ce8c8bd0bb39867af0a83"
 
 
+def test_every_released_part_loads_forever():
+    golden = load(GOLDEN.with_name("golden_parts_v1.safetensors"))
+    kinds = ["context_rows", "image_tokens", "nested_values", "low_rank", "latent_instruction"]
+    assert [part.kind for part in golden.parts] == kinds and golden.info.value_norm == 2.0
+    assert golden.hash == "49142a69f83682d1bb4f21969d136173c1b1fc788fbc0641695eda201b48f314"
+
+
+def test_a_header_says_only_what_is_not_at_its_default(saved, tmp_path):
+    """So that a version without nested values' norm still reads files that do not use it."""
+    loom = json.loads(header_of(saved)[0]["__metadata__"]["concept_loom"])
+    assert "value_norm" not in loom and "strength" not in loom
+    normed = concept()
+    save(replace(normed, info=replace(normed.info, value_norm=2.0)), tmp_path / "normed")
+    assert load(tmp_path / "normed").info.value_norm == 2.0
+
+
 def test_other_tools_find_the_word_the_title_and_the_picture(saved):
     shown = header_of(saved)[0]["__metadata__"]
     assert json.loads(shown["trained_words"]) == ["<mug>"]
@@ -155,6 +171,7 @@ def test_a_missing_file_is_refused_by_name(tmp_path):
         {"base": {}},
         {"base": None},
         {"tensor_hash": "0" * 64},
+        {"younger": 1},
     ],
 )
 def test_a_header_that_is_not_sane_is_refused(saved, changes):

@@ -107,11 +107,16 @@ def test_low_rank_layers_need_a_rank() -> None:
         start(beginning(recipe=replace(STAGED, rank=0)))
 
 
-def test_rows_start_at_the_chosen_sites_only() -> None:
-    concept = start(beginning(recipe=replace(QUICK, sites=("middle.0.0",))))
+@pytest.mark.parametrize("keys", [("middle.0.0",), ("middle.*", "output.9.*")])
+def test_rows_start_at_the_chosen_sites_only(keys: tuple[str, ...]) -> None:
+    concept = start(beginning(recipe=replace(QUICK, sites=keys)))
     assert [part.sites for part in concept.parts] == [(SITES[1],)]
-    with pytest.raises(ValueError, match="names the sites middle.9.9"):
-        start(beginning(recipe=replace(QUICK, sites=("middle.9.9",))))
+
+
+@pytest.mark.parametrize("keys", [("middle.9.9",), ("middle.9.*",), ("middle.0.0", "middle.9.9")])
+def test_sites_that_are_not_there_are_refused_by_name(keys: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="names the sites middle.9."):
+        start(beginning(recipe=replace(QUICK, sites=keys)))
 
 
 @pytest.mark.parametrize(
