@@ -50,8 +50,8 @@ def info_from(text: str, path: Path) -> tuple[ConceptInfo, str]:
             )
         if unknown := sorted(set(header) - KNOWN):
             raise ConceptFileError(
-                f"The concept file '{path}' says {', '.join(unknown)[:200]}, which this version of Concept Loom would leave "
-                "out; a file that it knows whole is needed. Update Concept Loom."
+                f"The concept file '{path}' says {', '.join(unknown)[:200]}, which this version of Concept Loom would "
+                "leave out; a file that it knows whole is needed. Update Concept Loom."
             )
         return _info(header), _is(header, "tensor_hash", str)
     except ConceptFileError:
