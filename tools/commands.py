@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
+import webbrowser
 from argparse import Namespace
+from contextlib import suppress
 
 from . import compatibility, environment, pack, quickstart, server
 from .client import Client
@@ -46,8 +49,17 @@ def _check(request: Namespace) -> None:
 def serve(request: Namespace, rest: list[str]) -> int:
     with _server(server.launch(RUN / "serve", request.port)) as running:
         print(f"{running.address}  (Ctrl-C ends it; its log is {running.log})", flush=True)
+        if not request.no_browser:
+            _open(running.address)
         running.wait()
     return 0
+
+
+def _open(address: str) -> None:
+    """In the default browser where there is a display; without one it would be a browser of text, in this terminal."""
+    if sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        with suppress(webbrowser.Error, OSError):  # the address is printed already
+            webbrowser.open(address)
 
 
 def promises(request: Namespace, rest: list[str]) -> int:
@@ -72,8 +84,11 @@ def test(request: Namespace, rest: list[str]) -> int:
 
 def _rings() -> list[str]:
     """The browser's ring where there is one, and what drives it."""
-    has_browser = environment.has("playwright") and any(map(shutil.which, BROWSERS))
-    rings = [*RINGS, "browser"] if has_browser else RINGS
+    missing = [] if environment.has("playwright") else ["Playwright"]
+    missing += [] if any(map(shutil.which, BROWSERS)) else ["Chromium"]
+    if missing:
+        print(f"{' and '.join(missing)} not installed: tests/browser were left out.", flush=True)
+    rings = RINGS if missing else (*RINGS, "browser")
     return [f"tests/{ring}" for ring in rings if (ROOT / "tests" / ring).is_dir()]
 
 

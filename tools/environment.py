@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from . import comfyui
+from . import comfyui, disk
 from .places import LOOM, ROOT
 from .refusal import Refusal
 
@@ -32,7 +32,8 @@ COMFYUI_IMPORTS = ("torch", "torchvision", "torchaudio", "torchsde", "transforme
 NO_NETWORK = (
     "NewConnectionError|NameResolutionError|Connection refused|ConnectTimeout|unreachable|ProxyError|name resolution"
 )
-NO_SPACE = "No space left on device|Errno 28|not enough space on the disk"
+WRONG_HASH = r"^\s*Got\s+([0-9a-f]{64})$"
+FULL = f"The disk of {ROOT} became full during the set-up, which needs {FREE_GB} GB. Make room and run this again."
 
 
 class Step(NamedTuple):
@@ -137,6 +138,8 @@ def _make() -> None:
     try:
         venv.EnvBuilder(clear=True, with_pip=True).create(ENV)
     except (subprocess.CalledProcessError, OSError) as error:
+        if disk.is_full(error):
+            raise Refusal(FULL) from error
         raise Refusal(
             f"{sys.executable} cannot make a virtual environment ({error}). Its modules venv and ensurepip are needed. "
             "On Debian and Ubuntu install python3-venv, or use a Python from python.org."
@@ -173,10 +176,10 @@ def _discard() -> None:
 
 def _reason(log: str) -> str:
     last = log.rpartition("\n$ pip ")[2]
-    if re.search(NO_SPACE, last):
-        return (
-            f"The disk of {ROOT} became full during the set-up, which needs {FREE_GB} GB. Make room and run this again."
-        )
+    if disk.says_full(last):
+        return FULL
+    if changed := re.search(WRONG_HASH, last, re.M):
+        return comfyui.changed(changed[1])
     if re.search(NO_NETWORK, last):
         return (
             "pip cannot reach its package index; the first set-up needs the network. "

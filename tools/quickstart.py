@@ -11,11 +11,13 @@ import json
 import shutil
 import time
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from . import pack, report
 from .client import Client
 from .places import EXAMPLES, OUTPUT
 from .progress import Progress
@@ -28,7 +30,6 @@ FULL_CAPTION = "a light blue mug with brown dots and a ring"  # of the pack's ow
 SCENES = ("on the beach, on the left", "in the forest", "in the snow, next to a ball", "at night", "in the meadow")
 PHOTO, STYLED = "a photo of {} {}", "a watercolor painting of {} {}"
 PEOPLES = ("on a beach", "in a forest", "on a wooden table")  # scenes for checkpoints, where a picture takes longer
-UNSEEN = "likeness to pictures that were not learned from: fewer than 8 were given, so none was held out"
 Prompt = dict[str, Any]
 
 
@@ -96,8 +97,9 @@ def run(client: Client, base: Path, request: Quickstart) -> list[Path]:
     graph = Graph(adapted(to_prompt(_workflow(), client.get("/object_info")), request))
     began = time.monotonic()
     outputs = _do(client, graph.learning())
-    learned = time.monotonic() - began
-    concept = base / "output" / "concepts" / outputs[graph.learn]["concept"][0]
+    told = outputs[graph.learn]
+    learning = report.Learning(told["text"][0], time.monotonic() - began)
+    concept = base / "output" / "concepts" / told["concept"][0]
     info = _header(concept)
     rows = _drawn(client, graph, request, info)
     OUTPUT.mkdir(exist_ok=True)
@@ -105,7 +107,8 @@ def run(client: Client, base: Path, request: Quickstart) -> list[Path]:
     made = [_sheet(rows, info, request), kept]
     if request.checkpoint:
         scores = _clip_scores(client, graph, request.clip_vision.name) if request.clip_vision else None
-        made.append(_report(client, info, learned, scores))
+        device = client.get("/system_stats")["devices"][0]
+        made.append(report.write(OUTPUT / "report.json", report.measured(info, learning, device, scores)))
     return made
 
 
@@ -199,9 +202,16 @@ def _picture(client: Client, output: dict[str, Any]) -> Image.Image:
 
 
 def _references(request: Quickstart) -> list[Image.Image]:
-    folder = request.images or EXAMPLES / "pictures"
-    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")]
-    return [Image.open(file).convert("RGB") for file in files[: len(request.templates)]]
+    """The first pictures, as the pack reads them; what it cannot read, Concept Dataset has told."""
+    pack.register_pack()
+    from concept_loom.personalization.pictures import (  # pyright: ignore[reportMissingImports] - named by register_pack
+        files_of,
+        read_pictures,
+    )
+
+    files = files_of(request.images or EXAMPLES / "pictures")
+    readable = (picture for file in files for picture in read_pictures([file])[0])
+    return [Image.fromarray(one.pixels.numpy()) for one in islice(readable, len(request.templates))]
 
 
 def _sheet(rows: list[Row], info: dict[str, Any], request: Quickstart) -> Path:
@@ -226,30 +236,3 @@ def _clip_scores(client: Client, graph: Graph, clip_vision: str) -> dict[str, An
     told = {"class_type": "PreviewAny", "inputs": {"source": ["scored", 2]}}
     prompt = {**graph.learning(), "clip vision": seen, "scored": scored, "told": told}
     return json.loads(_do(client, prompt)["told"]["text"][0])
-
-
-def _report(client: Client, info: dict[str, Any], seconds: float, clip_scores: dict[str, Any] | None) -> Path:
-    """What was measured with a real checkpoint, and what was not."""
-    why = "CLIP scores: a checkpoint brings no CLIP vision encoder and nothing is downloaded; give one by --clip-vision"
-    device = client.get("/system_stats")["devices"][0]
-    report = {
-        "base": {name: info["base"][name] for name in ("family", "name", "prediction", "fingerprint")},
-        "device": device["name"],
-        "seconds": round(seconds, 1),
-        "peak_memory": peak_memory(device),
-        "steps": info["steps"],
-        "held_out_loss_over_class_word": info.get("scores", {}).get("held_out"),
-        "clip_scores": clip_scores,
-        "verified": ["learned through /prompt", "drawn through /prompt with the word and without it"],
-        "not_verified": [*([] if clip_scores else [why]), *([] if "held_out" in info.get("scores", {}) else [UNSEEN])],
-    }
-    path = OUTPUT / "report.json"
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return path
-
-
-def peak_memory(device: dict[str, Any]) -> dict[str, int] | None:
-    """Bytes that torch holds on the device at the end; None on a CPU, where the server does not say."""
-    if device["type"] == "cpu":
-        return None
-    return {"torch_reserved": device["torch_vram_total"], "torch_free": device["torch_vram_free"]}

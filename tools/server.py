@@ -62,7 +62,10 @@ class Server:
     def wait(self) -> None:
         """Until it ends by itself, which it should not."""
         code = self.process.wait()
-        raise Refusal(f"ComfyUI stopped with exit status {code}. The end of {self.log}:\n{self.tail()}")
+        raise Refusal(f"ComfyUI stopped with exit status {code}; it has to run until this command ends. {self._see()}")
+
+    def _see(self) -> str:
+        return f"Mend what the end of {self.log} names, and run this again:\n{self.tail()}"
 
     def _wait_until_it_answers(self) -> None:
         end = time.monotonic() + BOOT_SECONDS
@@ -70,7 +73,7 @@ class Server:
             if self.process.poll() is not None:
                 self.wait()
             if time.monotonic() > end:
-                raise Refusal(f"ComfyUI did not answer in {BOOT_SECONDS} s. The end of {self.log}:\n{self.tail()}")
+                raise Refusal(f"ComfyUI did not answer in {BOOT_SECONDS} s; it has to by then. {self._see()}")
             time.sleep(0.2)
 
     def _stop(self) -> None:
@@ -88,9 +91,10 @@ def free_port(wanted: int | None) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, wanted or 0))
-        except OSError as error:
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", "there is none")
             raise Refusal(
-                f"Port {wanted} on {HOST} cannot be had ({error.strerror}). A free one is needed: "
+                f"Port {wanted} on {HOST} cannot be had ({reason}). A free one from 1 to 65535 is needed: "
                 "give another --port, or leave it out and one is chosen."
             ) from error
         return probe.getsockname()[1]

@@ -204,8 +204,11 @@ def test_the_quickstart_runs_as_it_is_shared(client: Client, concepts: Path) -> 
     prompt = to_prompt(workflow, client.get("/object_info"))
     (learn,) = (one for one in prompt.values() if one["class_type"] == "ConceptLoom_LearnConcept")
     learn["inputs"]["steps"] = STEPS
-    outputs = client.run(prompt)
+    events: list[Event] = []
+    outputs = client.outputs(client.finish(client.queue(prompt), events.append))
     assert [picture for one in outputs.values() for picture in one.get("images", ()) if picture["type"] == "output"]
+    told = [one for event in events if event.type == "concept_loom.report" for one in event.data["reports"]]
+    assert told and all(one["acted"] == one["sites"] > 0 for one in told), told
 
 
 def test_the_time_left_is_told_after_ten_steps_and_no_longer_when_it_is_over(client: Client) -> None:
