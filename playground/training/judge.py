@@ -19,7 +19,7 @@ from .muon import Muon
 from .state import Run, report, warm_then_decay
 
 SCENE_PICTURES, VIEW_PICTURES = 64_000, 240_000
-STEPS = {"whole": 3500, "crop": 28_500, "style": 9000}
+STEPS = {"whole": 3500, "crop": 54_500, "style": 9000}
 SCENES, STYLES, FAMILIES = 128, 32, 20  # in a batch
 RATE = 4e-3
 TEMPERATURE = 0.1
