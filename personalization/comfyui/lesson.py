@@ -109,8 +109,8 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         try:
             learned, picture, room, masked = _learned(_Course(canvas, dataset, base, recipe, wish, unfinished), show)
         except LearningDiverged as error:
-            raise _with_last_good(error, folders[-1], wish.placeholder) from error
-        concept = _finished(learned, key, picture)
+            raise _with_last_good(error, folders[-1], wish.placeholder, recipe.batch_size) from error
+        concept = _finished(learned, key, picture, recipe.batch_size)
         path = free_path(folders[-1], _file_name(wish.placeholder, learned))
         save(concept, path)
         if learned.finished:
@@ -221,21 +221,27 @@ def _file_name(placeholder: str, learned: Learned) -> str:
     return file_name(placeholder) + ("" if learned.finished else f" (stopped at step {learned.best_step})")
 
 
-def _finished(learned: Learned, key: str, picture: Tensor | None) -> Concept:
-    """A concept that was stopped early has no key, so that the same graph learns it whole, and says so in its note."""
+def _finished(learned: Learned, key: str, picture: Tensor | None, pictures: int) -> Concept:
+    """A concept that was stopped early has no key, so that the same graph learns it whole.
+
+    Its note says so, and that memory was too short for so many `pictures` per step as were asked for.
+    """
     losses = learned.losses[:: max(1, -(-len(learned.losses) // CURVE))]
-    note = "" if learned.finished else f"Stopped early: the state of step {learned.best_step} of {learned.steps}."
+    taken = learned.concept.info.recipe["batch_size"]
+    stopped = "" if learned.finished else f"Stopped early: the state of step {learned.best_step} of {learned.steps}."
+    fewer = "" if taken == pictures else f"Learned with {taken} instead of {pictures} pictures per step for memory."
+    note = " ".join(filter(None, (stopped, fewer)))
     info = replace(learned.concept.info, key=key if learned.finished else "", losses=losses, note=note)
     return replace(learned.concept, info=info, thumbnail=b"" if picture is None else jpeg_of(picture))
 
 
-def _with_last_good(error: LearningDiverged, folder: Path, placeholder: str) -> LearningDiverged:
+def _with_last_good(error: LearningDiverged, folder: Path, placeholder: str, pictures: int) -> LearningDiverged:
     """What was sound is on disk, as after a cancel, and the sentence names the file."""
     good = error.last_good
     if not good.best_step:
         return LearningDiverged(f"{error} Nothing had been learned before it, so nothing was saved.", good)
     path = free_path(folder, _file_name(placeholder, good))
-    save(_finished(good, "", None), path)
+    save(_finished(good, "", None, pictures), path)
     return LearningDiverged(f"{error} The state of step {good.best_step} is saved as {path.name}.", good)
 
 
@@ -257,7 +263,7 @@ def _method(method: str, wish: Wish, base: Base) -> str:
 
 def _remembered(concept: Concept, path: Path, wish: Wish, base: Base) -> Lesson:
     sentence = f"Learned before in {concept.info.steps} steps; taken from {path.name}, nothing was trained."
-    told = (sentence, _method(concept.info.method, wish, base))
+    told = (*filter(None, (sentence, concept.info.note)), _method(concept.info.method, wish, base))
     return Lesson(concept, wish.placeholder, picture_from(concept.thumbnail), path, told)
 
 

@@ -369,6 +369,8 @@ def test_scarce_memory_takes_fewer_pictures_per_step_and_says_so(canvas, picture
     lesson, _ = taught(canvas, pictures, tmp_path)
     assert lesson.concept.info.recipe["batch_size"] == 1
     assert any("1 instead of 2 pictures per step" in sentence for sentence in lesson.sentences)
+    again, seen = taught(canvas, pictures, tmp_path)
+    assert not seen and "Learned with 1 instead of 2 pictures per step for memory." in again.sentences
 
 
 def test_a_large_model_learns_the_same_in_less_memory(canvas, pictures, tmp_path, monkeypatch) -> None:
