@@ -30,7 +30,7 @@ from .training_pass import TrainingPass
 TRIALS = 3  # steps timed and thrown away when the budget is in seconds; the first one warms up
 SNAPSHOT_SHARE = 0.02  # of the time may go to keeping snapshots
 LAST_LOOK = 0.5  # seconds that a look at the held-out pictures may take when asked to stop
-JUDGES = 2  # held-out pictures that it takes to choose a state; a single one stops far too early (README, figures)
+JUDGES = 2  # held-out pictures that it takes to choose a state; a single one stops far too early (benchmarks/trials.md)
 GROWN = 10.0  # times its start: a tensor so large points to the learning rate
 
 
@@ -170,7 +170,7 @@ class _Run:
     def compose(self) -> None:
         """A new concept per stage and no oftener: contexts carry its hash, which is taken once and costs a copy."""
         concept = self.task.concept.with_tensors(self.state.parameters)
-        # In every row of the text: learned in its own alone, as it is used, it comes less near (README, figures).
+        # In every row of the text: learned in its own alone, as it is used, it comes less near (benchmarks/trials.md).
         self.composition = (PlacedConcept(concept, sparing=False), *attractors(concept, self.state.parameters))
         frozen = not any(tensor.requires_grad for tensor in concept.embeddings.values())
         self.prompts = Prompts(self.task.prompt_encoder, self.composition, frozen)
@@ -304,7 +304,10 @@ class _Run:
     # -- divergence
 
     def _finite(self, loss: Tensor) -> float | None:
-        """The loss, None where it or a gradient is not finite. Here alone a step waits for the device, and once."""
+        """The loss, None where it or a gradient is not finite. Here the loop waits for the device, once a step.
+
+        Not read a step late: a check or a snapshot in between would keep tensors that the optimiser moved by NaN.
+        """
         grads = [tensor.grad for tensor in self.state.parameters.values() if tensor.grad is not None]
         sizes = [grad.abs().max() for grad in grads]
         value, *largest = torch.stack([loss, *sizes]).tolist()
