@@ -17,6 +17,7 @@ from torch import Tensor
 from .composition import Composition, PlacedConcept
 from .denoiser import Slots
 from .guests import GUESTS, Presence
+from .indices import indices, moved
 from .parts import Part
 from .parts.context_rows import ContextRows, lerp_rows
 from .parts.low_rank import LowRank
@@ -148,14 +149,17 @@ def focused(context: Tensor, places: Iterable[Places]) -> Tensor:
 
     to_k has no bias in any family of ours, so a row times lambda is its column of the logits times lambda.
     """
-    channels = torch.arange(context.shape[-1], device=context.device)
     for one in places:
-        if one.placed.focus == 1:
-            continue
-        where = (one.batch[:, None], one.token[:, None], channels[one.channels])
-        factor = 1 + one.u.clamp(max=1) * (one.placed.focus - 1)
-        context = context.index_put(where, context[where] * factor.to(context))
+        if one.placed.focus != 1:
+            context = _focused(context, one)
     return context
+
+
+def _focused(context: Tensor, places: Places) -> Tensor:
+    channels = torch.arange(context.shape[-1], device=context.device)[places.channels]
+    where = (places.batch[:, None], places.token[:, None], channels)
+    factor = 1 + places.u.clamp(max=1) * (places.placed.focus - 1)
+    return context.index_put(where, context[where] * factor.to(context))
 
 
 def _drawn_in(context: Tensor, master: Tensor, places: Places, cache: RowCache) -> Tensor:
@@ -230,15 +234,14 @@ def _places(
     windows: Mapping[str, Window],
 ) -> Places:
     device = call.sigma.device
-    batch, token, slot, u = zip(*entries, strict=True)
-    samples = torch.tensor(batch, device=device)
-    strength = torch.tensor(u, device=device, dtype=torch.float32)[:, None]  # (k, 1)
+    *where, strengths = zip(*entries, strict=True)
+    batch, token, slot = indices(where, device).unbind()  # (k,) each
+    u = moved(torch.tensor(strengths, dtype=torch.float32), device)[:, None]  # (k, 1)
     window = windows.get(placed.word)
     if window is not None:
-        sigma = call.sigma[samples][:, None]
-        strength = strength * ((sigma <= window.start) & (sigma >= window.end))
-    token, slot = torch.tensor(token, device=device), torch.tensor(slot, device=device)
-    return Places(placed, channels, samples, token, slot, strength)
+        sigma = call.sigma[batch][:, None]
+        u = u * ((sigma <= window.start) & (sigma >= window.end))
+    return Places(placed, channels, batch, token, slot, u)
 
 
 def _joined(spans: Sequence[slice]) -> slice:

@@ -22,6 +22,7 @@ from torch import Tensor
 from .composition import Composition, PlacedConcept
 from .concept import Concept
 from .denoiser import Context, Observation, Observer, PromptEncoder, slot_rows, unseen
+from .indices import indices
 from .objectives import denoising_loss, subject_contrast
 from .parts import ContextRows
 from .sites import Site
@@ -84,7 +85,10 @@ def mask_split(denoised: Tensor, x0: Tensor, weight: Tensor, mask: Tensor) -> tu
 
 @dataclass
 class Contrast:
-    """What the sites of one training step saw of [V] and [B], and the loss over it."""
+    """What the sites of one training step saw of [V] and [B], and the loss over it.
+
+    `own` are the samples that come with their [B], `pictures` whose it is; (k,) each.
+    """
 
     word: str
     contexts: Sequence[Context]
@@ -94,8 +98,10 @@ class Contrast:
     def __post_init__(self) -> None:
         found = [self._standing(context) for context in self.contexts]
         columns = [(subject, subject if scenery is None else scenery) for subject, scenery, _ in found]
-        self.columns = torch.tensor(columns, device=self.device)
-        self.pictures = torch.tensor([-1 if picture is None else picture for *_, picture in found], device=self.device)
+        pictures = {sample: picture for sample, (*_, picture) in enumerate(found) if picture is not None}
+        self.columns = indices(columns, self.device)
+        self.own, self.pictures = indices([list(pictures), list(pictures.values())], self.device)
+        self.contrasts = len(set(pictures.values())) > 1
 
     @property
     def observer(self) -> Observer:
@@ -120,6 +126,9 @@ class Contrast:
         if seen.attention is None:
             return
         maps = seen.attention.mean(1)  # (b, n, 2)
+        if not self.contrasts:
+            self._losses.append(maps.new_zeros(()))
+            return
         pools = torch.einsum("bnk,bnw->bkw", maps / maps.sum(1, keepdim=True), seen.hidden.float())
-        own = self.pictures >= 0
-        self._losses.append(subject_contrast(pools[own, 0], pools[own, 1], self.pictures[own]))
+        subject, scenery = pools[self.own].unbind(1)  # (k, w) each
+        self._losses.append(subject_contrast(subject, scenery, self.pictures))

@@ -46,7 +46,10 @@ def slot_rows(context: Context, base: Base, slots: int, word: str = "") -> Tenso
     """
     found = next((one for one in context.slots if word in ("", one.word)), None)
     if found is None:
-        raise ValueError("The prompt encoder found no placeholder in the caption. Wire the checkpoint's own CLIP.")
+        raise ValueError(
+            "The prompt encoder found no placeholder in the caption; learning starts from the rows where it stands. "
+            "Wire the checkpoint's own CLIP."
+        )
     rows, channel = torch.empty(slots, context.tensor.shape[-1]), 0
     for key, width in base.encoders.items():
         end = channel + width if len(base.encoders) > 1 else rows.shape[-1]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .composition import PlacedConcept
+from .indices import indices
 from .parts.image_tokens import ImageTokens, presence_logits
 from .parts.instruction import LatentInstruction, instruction
 from .parts.nested_values import NestedValues, nested_change, share_of
@@ -22,6 +23,13 @@ from .sites import Site
 GUESTS = (ImageTokens, NestedValues, LatentInstruction)
 
 
+class Sides(NamedTuple):
+    """The samples of a batch that see somebody's tokens, and those that run as if there were none; (k,) each."""
+
+    touched: Tensor
+    rest: Tensor
+
+
 @dataclass(frozen=True)
 class Presence:
     """One concept in one model call: `u` (b,) is 0 in samples without it; `boxes` say which part a sample shows."""
@@ -31,21 +39,30 @@ class Presence:
     boxes: tuple[tuple[int, Box], ...]  # (sample, box)
     spoken: tuple[tuple[int, int], ...] = ()  # (sample, row) of its phrase, slots and category alike
     _at: dict[Grid, Tensor] = field(default_factory=dict)
+    _sides: dict[frozenset[int], Sides] = field(default_factory=dict)
 
-    @property
-    def samples(self) -> set[int]:
-        return {sample for sample, _ in self.boxes}
+    @cached_property
+    def samples(self) -> frozenset[int]:
+        return frozenset(sample for sample, _ in self.boxes)
 
     @cached_property
     def rows(self) -> Tensor:
         """The samples that hold the word (k,)."""
-        return torch.tensor(sorted(self.samples), device=self.u.device, dtype=torch.long)
+        return indices(sorted(self.samples), self.u.device)
 
     @cached_property
     def phrase(self) -> tuple[Tensor, Tensor]:
         """Samples and rows of its phrase, (m,) each."""
-        sample, row = zip(*self.spoken, strict=True)
-        return torch.tensor(sample, device=self.u.device), torch.tensor(row, device=self.u.device)
+        sample, row = indices(list(zip(*self.spoken, strict=True)), self.u.device).unbind()
+        return sample, row
+
+    def sides(self, others: Iterable[Presence]) -> Sides:
+        """Of its batch, by who sees its tokens or others'; counted once in a model call, not at every site."""
+        here = self.samples.union(*(one.samples for one in others))
+        if here not in self._sides:
+            rest = sorted(set(range(len(self.u))) - here)
+            self._sides[here] = Sides(indices(sorted(here), self.u.device), indices(rest, self.u.device))
+        return self._sides[here]
 
     def over(self, grid: Grid) -> Tensor:
         """u at every position (b, h w), or (b, 1) where the concept has no region."""
@@ -91,10 +108,8 @@ def appended(context: Tensor, guests: Sequence[tuple[Presence, Tensor]], cache: 
 
 def joint(guests: Sequence[tuple[Presence, Tensor]], tokens: int, grid: Grid, like: Tensor) -> Joint:
     """How the samples' own `tokens` and the guests' are seen together; `like` gives dtype and device of the logits."""
-    samples = range(len(guests[0][0].u))
-    here = set().union(*(presence.samples for presence, _ in guests))
-    order = [[one for one in samples if (one in here) is touched] for touched in (True, False)]
-    touched, rest = (torch.tensor(one, device=like.device, dtype=torch.long) for one in order)
+    first, *others = (presence for presence, _ in guests)
+    touched, rest = first.sides(others)
     blocks = [
         presence_logits(presence.over(grid)[touched])[..., None].expand(-1, -1, rows.shape[-2])
         for presence, rows in guests

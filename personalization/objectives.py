@@ -55,14 +55,13 @@ def subject_contrast(subject: Tensor, scenery: Tensor, picture: Tensor, temperat
 
         -log( sum_j e^(v_i v_j / T) / (sum_j e^(v_i v_j / T) + sum_k e^(v_i b_k / T)) )        j of other pictures
 
-    averaged over the i that have such a j; 0 where none has.
+    averaged over i. The samples are of two pictures at least, so that every i has such a j.
     """
     v, b = (torch.nn.functional.normalize(pools.float(), dim=-1) for pools in (subject, scenery))
     other = picture[:, None] != picture
     positive = (v @ v.T / temperature).masked_fill(~other, -torch.inf).logsumexp(1)
     every = torch.cat((positive[:, None], v @ b.T / temperature), 1).logsumexp(1)
-    known = other.any(1)
-    return (every - positive)[known].mean() if bool(known.any()) else v.new_zeros(()) * v.sum()
+    return (every - positive).mean()
 
 
 def attention_regulariser(attention: Sequence[Tensor], slots: int, w_mean: float, w_var: float) -> Tensor:

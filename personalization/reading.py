@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from .attention import Plan, edited, focused
@@ -107,6 +106,4 @@ def _nested(plan: Plan, presence: Presence, columns: slice, grid: Grid) -> Neste
 
 
 def _instructed(presence: Presence, columns: slice, grid: Grid) -> Instructed:
-    u = presence.over(grid)
-    batch = torch.tensor(sorted(presence.samples), device=u.device)
-    return Instructed(batch, u[batch], columns)
+    return Instructed(presence.rows, presence.over(grid)[presence.rows], columns)
