@@ -71,10 +71,11 @@ class LearnConcept(io.ComfyNode):
         prior_preservation: bool = True,
         self_regularisation: bool = True,
         attention_regulariser: bool = True,
+        settings: str = "",
     ) -> io.NodeOutput:
         numbers = (seed, steps, learning_rate, batch_size)
         terms = (prior_preservation, self_regularisation, attention_regulariser)
-        wish = Wish(placeholder, class_word, role, method, budget, *numbers, attractor, soft_masks, *terms)
+        wish = Wish(placeholder, class_word, role, method, budget, *numbers, attractor, soft_masks, *terms, settings)
         progress = LearningProgress(cls.hidden.unique_id)
         with closing(progress), explained(progress, wish, dataset, model) as show:
             lesson = teach(Canvas(model, clip, vae), dataset, wish, all_folders(), show)
@@ -205,6 +206,15 @@ def _overrides() -> list[io.Input]:
         ),
         _term("self_regularisation", "layerwise (CASR): image tokens stay near what the class looks like."),
         _term("attention_regulariser", "staged: the word takes as much attention as its class word does."),
+        io.String.Input(
+            "settings",
+            optional=True,
+            default="",
+            placeholder="rank=16, value_norm=2",
+            tooltip="The method's own settings, for those who know its paper: rank=16, bank=8, dpp=0.02, stages=1|3, "
+            "sites=output.0.*|output.1.*. A wrong name lists them all. Empty: as the method has them.",
+            advanced=True,
+        ),
     ]
 
 

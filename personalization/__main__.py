@@ -115,7 +115,7 @@ def _wish(host, request: argparse.Namespace):
     numbers = (request.seed, request.train_steps, request.learning_rate, request.batch_size)
     terms = (term not in request.without for term in TERMS)
     wish = host.module("personalization.comfyui.lesson").Wish
-    return wish("", *words, *numbers, request.attractor, request.soft_masks, *terms)
+    return wish("", *words, *numbers, request.attractor, request.soft_masks, *terms, request.set)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -135,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     learning.add_argument("--attractor", action="store_true", help="a word per picture takes what is not the subject")
     learning.add_argument("--soft-masks", action="store_true", help="masks from the model's own attention")
     learning.add_argument("--without", choices=TERMS, nargs="+", default=(), help="terms of the loss to leave out")
+    learning.add_argument("--set", default="", metavar="SETTINGS", help='the method\'s own, as in: --set "rank=16"')
     learning.add_argument("--devices", type=int, default=1, help="processes, each on a device of its own")
     learning.add_argument("--share", default="", help=argparse.SUPPRESS)
     trying = commands.add_parser("evaluate", help="a concept against pictures of the same thing")

@@ -23,6 +23,7 @@ from ..learner import LearnTask, learn
 from ..library import file_name, free_path, learned_before
 from ..methods import AUTO, Beginning, chosen, task_of
 from ..recipe import Recipe, recipe_for, sourced
+from ..settings import with_settings
 from ..thumbnail import jpeg_of, picture_from
 from ..unfinished import Unfinished
 from .canvas import Canvas, latents_of, learning_key, side_for
@@ -44,7 +45,7 @@ Show = Callable[[Event, Callable[[Concept], Tensor | None]], None]
 class Wish:
     """What a designer asks for. 0 in `steps`, `learning_rate` and `batch_size` leaves them to the recipe.
 
-    The last three switch a term off that the method has: the paper's DPP, CASR, and L_reg.
+    Three switch a term off that the method has: the paper's DPP, CASR, and L_reg.
     """
 
     placeholder: str
@@ -61,6 +62,7 @@ class Wish:
     prior_preservation: bool = True
     self_regularisation: bool = True
     attention_regulariser: bool = True
+    settings: str = ""  # the method's own (settings.py)
 
 
 class Lesson(NamedTuple):
@@ -134,7 +136,7 @@ def recipe_of(wish: Wish, family: str, pictures: int, masked: bool = False) -> R
         scale = wish.learning_rate / recipe.stages[0].learning_rate
         stages = tuple(replace(stage, learning_rate=scale * stage.learning_rate) for stage in recipe.stages)
         recipe = replace(recipe, stages=stages, reach=0)  # who gives a rate gets that rate
-    subject = wish.role != "style"
+    recipe, subject = with_settings(recipe, wish.settings), wish.role != "style"
     if not wish.attention_regulariser:
         recipe = replace(recipe, stages=tuple(replace(stage, w_mean=0.0, w_var=0.0) for stage in recipe.stages))
     return replace(

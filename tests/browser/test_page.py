@@ -16,7 +16,7 @@ from .page import ComfyPage, Json
 DATA = ROOT / "tests" / "data"
 GOLDEN = DATA / "golden_v1.safetensors"
 OURS = "ConceptLoom_"
-DEFAULTS = [False, True, True, True], [1.0]  # of inputs younger than the workflow: Learn Concept's, Place Concept's
+DEFAULTS = [False, True, True, True, ""], [1.0]  # of inputs younger than the workflow: Learn Concept's, Place Concept's
 MISSING = "is not in models/concepts"
 
 
