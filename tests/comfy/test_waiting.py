@@ -44,7 +44,9 @@ class Waited(AssertionError):
 class NoWaiting(TorchDispatchMode):
     """Raises on .item(), bool(), nonzero and what indexes by a mask."""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         if func.overloadpacket in ASKING or (func.overloadpacket in INDEXING and _has_mask(args[1])):
             raise Waited(str(func))
         return func(*args, **(kwargs or {}))

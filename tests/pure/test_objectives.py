@@ -90,13 +90,6 @@ def test_the_contrast_is_infonce_over_other_pictures_and_all_sceneries() -> None
     torch.testing.assert_close(subject_contrast(3 * v, 5 * b, picture, t), torch.stack(losses).mean())
 
 
-def test_without_two_pictures_there_is_nothing_to_contrast() -> None:
-    v = torch.randn(3, 6, requires_grad=True)
-    loss = subject_contrast(v, torch.randn(3, 6), torch.tensor([1, 1, 1]))
-    loss.backward()
-    assert float(loss.detach()) == 0 and v.grad is not None and not v.grad.any()
-
-
 def _literally(layers: list[torch.Tensor], w_mean: float, w_var: float) -> float:
     """arXiv 2406.05000 sample by sample, for [V] in column 0 and its category in column 1."""
     total = 0.0
