@@ -61,12 +61,21 @@ class _Count:
         return Footprint(self.outside + sum(self.inside), recomputed, self.largest)
 
 
-def footprint(work: Callable[[], object], weights: Iterable[Tensor], blocks: Sequence[torch.nn.Module]) -> Footprint:
-    """Of `work`, one forward for one picture with gradients on; `blocks` are those that checkpointing recomputes."""
+def footprint(
+    work: Callable[[], object],
+    weights: Iterable[Tensor],
+    blocks: Sequence[torch.nn.Module],
+    is_made_again: Callable[[Tensor], bool] = lambda tensor: False,
+) -> Footprint:
+    """Of `work`, one forward for one picture with gradients on; `blocks` are those that checkpointing recomputes.
+
+    What `is_made_again` for the backward pass is not kept until then.
+    """
     count = _Count(weights)
 
     def note(tensor: Tensor) -> None:
-        count.kept(tensor)
+        if not is_made_again(tensor):
+            count.kept(tensor)
 
     with _hooked(blocks, count), saved_tensors_hooks(note, _never):
         work()

@@ -20,6 +20,7 @@ from .backbone import Backbone
 from .gradient_checkpoint import checkpointed
 from .low_rank import unmerge
 from .prompt_encoder import ClipPromptEncoder
+from .recast import cast_again
 
 
 class Session(NamedTuple):
@@ -43,6 +44,7 @@ def training_session(
             without_inference_tensors(network)
             network.requires_grad_(False)
         stack.enter_context(_out_of_place(clip.cond_stage_model))
+        stack.enter_context(cast_again((model.model, clip.cond_stage_model), model.model.get_dtype_inference()))
         stack.enter_context(injected(model))
         if checkpoint:
             stack.enter_context(checkpointed(model.model.diffusion_model))
