@@ -16,11 +16,12 @@ from torch import Tensor
 
 from ..personalization.comfyui.canvas import refuse_other_clip
 from ..personalization.comfyui.concept_clip import weave_clip
-from ..personalization.comfyui.family import base_of
+from ..personalization.comfyui.family import base_of, merges_itself, packed_as
 from ..personalization.comfyui.patch import weave_model
 from ..personalization.composition import Composition, PlacedConcept, narrowed
 from ..personalization.concept import ROLES
 from ..personalization.fit import fits
+from ..personalization.parts import LowRank
 from .reports import Teller
 from .sockets import CATEGORY, SPEAKS, Concept
 from .wiring import watch_prompt
@@ -228,4 +229,15 @@ def _notes(composition: Composition, model: comfy.model_patcher.ModelPatcher, cl
     """What is worth knowing; ValueError where a concept cannot act here."""
     base = base_of(model)
     refuse_other_clip(clip, base)
+    _refuse_merging(composition, model)
     return tuple(filter(None, (fits(placed.concept, base) for placed in composition)))
+
+
+def _refuse_merging(composition: Composition, model: comfy.model_patcher.ModelPatcher) -> None:
+    packed, merged = packed_as(model), [one.word for one in composition if one.merges and one.concept.has(LowRank)]
+    if packed and merged and not merges_itself(model):
+        raise ValueError(
+            f"The layers of <{merged[0]}> are to be merged into this MODEL's weights, which are packed as {packed} by "
+            "a pack that merges none; weights of a floating-point type are needed. Turn sparing on at Place Concept, "
+            "which leaves weights alone, or load the model as a checkpoint in fp16, bf16 or fp8."
+        )

@@ -40,6 +40,7 @@ CHOICES = (
     Choice("subject", 1, "quick"),
     Choice("subject", 3, "staged fast"),  # measured with five
     Choice("style", 1, "quick"),
+    Choice("style", 3, "staged fast"),  # bench compose, with five
     Choice("both", 1, "quick"),
 )
 
