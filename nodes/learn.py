@@ -140,10 +140,11 @@ def _effort() -> list[io.Input]:
             "method",
             options=[AUTO, *METHODS],
             default=AUTO,
-            tooltip="auto: staged fast for a subject or a style from 3 pictures on, which did best in our benches, else "
-            "quick. quick: a row per layer. layerwise: also an image token per layer, held to the class. nested: values "
-            "that depend on the place in the picture. staged: word, attention, then identity in low-rank layers; larger "
-            "and slower, staged fast less so. textual inversion: one word, the smallest file and the least exact.",
+            tooltip="auto: staged fast for a subject or a style from 3 pictures on, which did best in our benches, "
+            "else quick. quick: a row per layer. layerwise: also an image token per layer, held to the class. nested: "
+            "values that depend on the place in the picture. staged: word, attention, then identity in low-rank "
+            "layers; larger and slower, staged fast less so. textual inversion: one word, the smallest file and the "
+            "least exact.",
         ),
         io.Combo.Input(
             "budget",
