@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .buckets import LONGEST
-from .dataset import ConceptDataset, fitting_box, twins_of
+from .dataset import ConceptDataset, fitting_box, twins_of, view
 from .finding import FEW, Finding, finding_on, names_of
 from .pictures import Picture
 from .repeated import same_lines, turned, turned_ones
@@ -23,6 +23,7 @@ BLUR_SIDE = 256  # sharpness is judged at this size, so that megapixels do not c
 BLURRED = 0.06  # of full contrast; a step edge gives 1 times its contrast, one blurred over 5 pixels 0.05
 
 RIM = 8  # the rim is the 28 outer fields of 8 x 8
+PLAIN = 0.67  # of the rim in one colour; drawn places gave up to 0.61, a backdrop with lettering on it from 0.73 on
 ALIKE = (
     0.04  # of full contrast, the spread from picture to picture; one room gave up to 0.03, different ones from 0.14 on
 )
@@ -59,7 +60,10 @@ def examine(dataset: ConceptDataset, side: int = NO_SIDE) -> tuple[Finding, ...]
     again = {j for _, j in pairs} | lying
     unlike = [picture for i, picture in enumerate(dataset.pictures) if i not in again]
     upright = turned([dataset.pictures[i] for i in sorted(lying)])
-    whole = (_few(dataset), _twins(dataset, pairs), _one_background(dataset) or same_lines(unlike), upright)
+    background = _one_background(dataset)
+    # One place has its own lines in every picture; only a plain backdrop leaves those of a pose or a mark.
+    lines = same_lines(unlike) if background is None or all(map(_plain, unlike)) else None
+    whole = (_few(dataset), _twins(dataset, pairs), background, lines, upright)
     single = (_tiny(dataset, side), _cut(dataset), _blurred(dataset), _inside_out(dataset))
     subject = (one_place(dataset), small(dataset), cropped(dataset))
     return tuple(finding for finding in (*whole, *single, *subject) if finding)
@@ -154,6 +158,15 @@ def _rim(picture: Picture) -> Tensor:
     few = crop[::apart, ::apart].permute(2, 0, 1)[None].float() / 255
     fields = F.interpolate(few, (RIM, RIM), mode="area")[0].permute(1, 2, 0)
     return torch.cat((fields[0], fields[-1], fields[1:-1, 0], fields[1:-1, -1]))
+
+
+def _plain(picture: Picture) -> bool:
+    """Whether most of the rim has one colour, as before a backdrop."""
+    pixels = view(picture, (RIM * RIM, RIM * RIM)).pixels
+    around = torch.ones(pixels.shape[:2], dtype=torch.bool)
+    around[RIM:-RIM, RIM:-RIM] = False
+    rim = pixels[around]  # (n, 3)
+    return bool(((rim - rim.median(0).values).abs().amax(1) < ALIKE).float().mean() > PLAIN)
 
 
 def _inside_out(dataset: ConceptDataset) -> Finding | None:

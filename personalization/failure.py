@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from .learned import Held, Step
 
 RECENT = 50  # steps told
 OURS = (ValueError, ArithmeticError, MemoryError, FileNotFoundError)  # raised with a sentence that says what to do
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _QUOTED = re.compile(r"""(['"])(?:~|[A-Za-z]:)?[\\/][^'"\n]*\1""")
 _BARE = re.compile(r"(?<![\w<>/\\.])(?:~|[A-Za-z]:)?[\\/]+[\w.~-][^\s'\"<>|:,;()]*")
@@ -36,12 +38,28 @@ class Failure:
 
 
 def sentence_of(error: BaseException, steps: int) -> str:
-    """What people read: our own errors say what to do, others at least where learning was and what they are."""
+    """What people read: our own errors say what to do, others where learning was, what they are and what may help."""
     said = " ".join(str(error).split())
+    where = f"after step {steps}" if steps else "before its first step"
+    again = "queue it again" + (", and it goes on from its last snapshot, if one could be written" if steps else "")
+    if isinstance(error, OSError) and error.errno:  # the system's own, which says what happened and no more
+        return f"Learning stopped {where}: {_by_the_system(error, said)} and {again}."
     if isinstance(error, OURS) and said:
         return said
-    where = f"after step {steps}" if steps else "before its first step"
-    return f"Learning stopped {where} with an unexpected {type(error).__name__}{f': {said}' if said else ''}."
+    unexpected = f"an unexpected {type(error).__name__}{f': {said}' if said else ''}".removesuffix(".")
+    return (
+        f"Learning stopped {where} with {unexpected}. What it needs is not known: {again}. Where it stops so a second "
+        "time, restart ComfyUI, and then show the report to the maintainers of this pack."
+    )
+
+
+def _by_the_system(error: OSError, said: str) -> str:
+    """What happened, what is needed, and the first half of what to do."""
+    if error.errno in FULL:
+        return (
+            f"the disk is full ({error.strerror}). The concept needs room in ComfyUI's output folder. Make room there"
+        )
+    return f"a file could not be read or written ({said}). It must be there and allowed. Put that right"
 
 
 def report_of(failure: Failure) -> str:

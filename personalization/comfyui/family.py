@@ -34,7 +34,10 @@ PREDICTIONS = {  # a kind of the host before the one that it is derived from
 
 
 def base_of(model: comfy.model_patcher.ModelPatcher, name: str = "", fingerprint: bool = True) -> Base:
-    """What a concept must know of this MODEL; ValueError when its family is not supported."""
+    """What a concept must know of this MODEL; ValueError when its family is not supported.
+
+    Packed weights get no fingerprint: they are not those of a checkpoint, and some packs do not show them.
+    """
     prediction = prediction_of(model)
     family, encoders = _family(model.model, prediction)
     shapes = tuple(shape for shape, _ in sites_of(model.model.diffusion_model))
@@ -44,9 +47,20 @@ def base_of(model: comfy.model_patcher.ModelPatcher, name: str = "", fingerprint
         encoders,
         shapes,
         prediction,
-        fingerprint_of(model) if fingerprint else "",
+        fingerprint_of(model) if fingerprint and not packed_as(model) else "",
         name,
     )
+
+
+def packed_as(model: comfy.model_patcher.ModelPatcher) -> str:
+    """The type of weights that are unpacked in every call, as GGUF packs' are: "uint8". Empty where none are."""
+    types = (one.dtype for one in model.model.diffusion_model.parameters() if not one.is_floating_point())
+    return str(next(types, "")).removeprefix("torch.")
+
+
+def merges_itself(model: comfy.model_patcher.ModelPatcher) -> bool:
+    """Whether the pack that packed the weights also merges LoRAs into them; the host would take bytes for numbers."""
+    return type(model).patch_weight_to_device.__module__ != comfy.model_patcher.__name__
 
 
 def prediction_of(model: comfy.model_patcher.ModelPatcher) -> str:
@@ -65,8 +79,8 @@ def sites_of(unet: UNetModel) -> Iterator[tuple[SiteShape, BasicTransformerBlock
                 yield (
                     SiteShape(
                         Site(block, number, index),
-                        attention.to_q.weight.shape[1],
-                        attention.to_k.weight.shape[1],
+                        attention.to_q.in_features,  # a packed weight's own shape is another
+                        attention.to_k.in_features,
                         attention.heads,
                     ),
                     transformer,

@@ -15,12 +15,14 @@ from ..footprint import Footprint, footprint
 from ..learned import Event, Learned, Planned
 from ..learner import LearnTask, rehearsals
 from .gradient_checkpoint import blocks_of
+from .recast import is_cast_again
 from .session import Session
 
 log = logging.getLogger("concept_loom")
 
 COPIES = 2  # of the largest weight: kernels rearrange it, forward and backward (measured on a CPU, README)
 STATES = 3  # beside a trained tensor: its gradient and AdamW's two moments
+TOO_MUCH = "It needs more than is free."
 
 
 class Way(NamedTuple):
@@ -60,8 +62,16 @@ class Room(NamedTuple):
             *([f"{way.batch_size} instead of {batch_size} pictures per step"] if way.batch_size < batch_size else []),
         ]
         how = f" ({', '.join(spared)})" if spared else ""
-        free = self.loaded + self.free
-        return f"Learning needs {self.needs(way) / 1e9:.1f} GB of {free / 1e9:.1f} GB free{how}{scarce}."
+        needed, free = self._figures(way)
+        return f"Learning needs {needed} of {free} free{how}{scarce}."
+
+    def shortage(self, way: Way) -> str:
+        """What people read where memory ran out this way, whether that was foreseen or not."""
+        needed, free = self._figures(way)
+        return f"{needed} were foreseen and {free} were free; it needs more."
+
+    def _figures(self, way: Way) -> tuple[str, str]:
+        return f"{self.needs(way) / 1e9:.1f} GB", f"{(self.loaded + self.free) / 1e9:.1f} GB"
 
 
 def ways_down(batch_size: int) -> Iterator[Way]:
@@ -84,7 +94,7 @@ def room_for(task: LearnTask, session: Session) -> Room:
     network, device = session.denoiser.network, session.denoiser.device
     weights: list[Tensor] = [*network.parameters(), *network.buffers(), *session.encoder.weights()]
     blocks = blocks_of(network)
-    steps = [footprint(work, weights, blocks) for work in rehearsals(task)]
+    steps = [footprint(work, weights, blocks, is_cast_again) for work in rehearsals(task)]
     step = Footprint(*(max(sizes) for sizes in zip(*steps, strict=True)))
     trained = sum(tensor.numel() * 4 for tensor in task.start.values())
     free = int(host.get_free_memory(device))  # pyright: ignore[reportArgumentType]
@@ -105,11 +115,11 @@ def in_memory(
         if not host.is_oom(error):
             raise
         if sparer is None:
-            raise MemoryError(_advice(way.batch_size, node)) from error
+            raise MemoryError(_advice(way.batch_size, node, room.shortage(way))) from error
     gc.collect()  # what the broken-off step still holds in cycles
     host.soft_empty_cache()
     told = _planned(f"Memory ran out, so it went on more sparingly. {room.sentence(sparer, batch_size)}", tell)
-    with enough_memory(sparer.batch_size, node):
+    with enough_memory(sparer.batch_size, node, room.shortage(sparer)):
         return learned(sparer), told
 
 
@@ -120,22 +130,23 @@ def _planned(sentence: str, tell: Callable[[Event], None]) -> str:
 
 
 @contextmanager
-def enough_memory(batch_size: int, node: str) -> Iterator[None]:
+def enough_memory(batch_size: int, node: str, shortage: str = TOO_MUCH) -> Iterator[None]:
+    """MemoryError with advice where memory runs out."""
     try:
         yield
     except Exception as error:
         if not host.is_oom(error):
             raise
-        raise MemoryError(_advice(batch_size, node)) from error
+        raise MemoryError(_advice(batch_size, node, shortage)) from error
 
 
-def _advice(batch_size: int, node: str) -> str:
+def _advice(batch_size: int, node: str, shortage: str) -> str:
     if batch_size > 1:
         return (
-            f"The device has too little memory for {batch_size} pictures per step. "
+            f"The device has too little memory for {batch_size} pictures per step. {shortage} "
             f"Lower batch_size under the advanced inputs of {node}; with 1 it needs the least."
         )
     return (
-        "The device has too little memory for learning from one picture per step on this model. It needs more than is "
-        "free. Close what else uses the device, start ComfyUI with --bf16-unet, or learn on a smaller model."
+        f"The device has too little memory for learning from one picture per step on this model. {shortage} "
+        "Close what else uses the device, start ComfyUI with --bf16-unet, or learn on a smaller model."
     )

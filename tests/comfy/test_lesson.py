@@ -1,5 +1,6 @@
 """From pictures to a file, on the playground's classes with random weights."""
 
+import errno
 import gc
 import re
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from concept_loom.personalization.dataset import ConceptDataset, dataset_of
 from concept_loom.personalization.doctor import examine
 from concept_loom.personalization.evaluation import held_out_losses
 from concept_loom.personalization.learned import Event, Held, LearningDiverged, Planned, Preview, Step
+from concept_loom.personalization.learner import LearnTask
 from concept_loom.personalization.library import file_name, free_path
 from concept_loom.personalization.objectives import denoising_loss
 from concept_loom.personalization.pictures import read_pictures
@@ -278,6 +280,27 @@ def test_cancelling_in_the_backward_pass_of_a_large_model_keeps_the_best(canvas,
     assert len(losses) == 8 and lesson.path.exists() and len(lesson.concept.info.losses) == 6
 
 
+def test_a_full_disk_at_the_last_save_costs_what_came_after_the_last_snapshot(canvas, pictures, tmp_path, monkeypatch):
+    """The sentence of failure.py promises it."""
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def with_snapshots(*args: object) -> LearnTask:
+        return replace(task(*args), keep_every=0.0)
+
+    whole, _ = taught(canvas, pictures, tmp_path / "whole")
+    task = lesson_module._task
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(lesson_module, "save", full)
+        patch.setattr(lesson_module, "_task", with_snapshots)
+        patch.setattr(learner, "SNAPSHOT_SHARE", float("inf"))  # before every step, however slow this disk is
+        taught(canvas, pictures, tmp_path / "full")
+    again, seen = taught(canvas, pictures, tmp_path / "full")
+    assert [event.step for event in seen if isinstance(event, Step)] == [3]
+    assert again.concept.hash == whole.concept.hash and not leftovers(tmp_path / "full")
+
+
 @pytest.mark.parametrize("moment", ["preview", "decode", "save"])
 def test_a_click_after_the_last_step_loses_nothing(canvas, pictures, tmp_path, monkeypatch, moment: str) -> None:
     def clicked(work: Callable) -> Callable:
@@ -328,12 +351,13 @@ def out_of_memory_at(step: int, times: int, seen: list[Event]):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "said"), [(2, "2 pictures per step. Lower batch_size"), (1, "Close what else uses the device")]
+    ("batch_size", "said"), [(2, "2 pictures per step.*Lower batch_size"), (1, "Close what else uses the device")]
 )
 def test_too_little_memory_ends_in_a_sentence_and_leaves_no_file(canvas, pictures, tmp_path, batch_size, said) -> None:
     seen: list[Event] = []
-    with pytest.raises(MemoryError, match=said):
+    with pytest.raises(MemoryError, match=said) as raised:
         taught(canvas, pictures, tmp_path, replace(WISH, batch_size=batch_size), out_of_memory_at(1, 9, seen))
+    assert re.search(r"\d GB were foreseen and \d+\.\d GB were free; it needs more\.", str(raised.value))
     assert sum(isinstance(event, Step) for event in seen) == 2
     assert not list(tmp_path.iterdir())
 

@@ -101,6 +101,16 @@ def test_the_effect_rises_with_strength():
     assert effects == sorted(effects) and effects[0] > 0
 
 
+@pytest.mark.parametrize("family", ["SD 1.5", "SD 2", "SDXL"])
+def test_an_embedding_alone_leads_further_from_the_class_word_the_stronger_it_is(family):
+    alone = PlacedConcept(tiny.without_parts(tiny.concept(family=family)))
+    plain, effects = picture(tiny.model(family), tiny.clip(family), "a mug"), []
+    for strength in (0.0, 0.05, 0.2, 0.5, 1.0):
+        canvas = Canvas(replace(alone, strength=strength), family=family)
+        effects.append((picture(canvas.model, canvas.clip, "a <mug>") - plain).norm().item())
+    assert effects == sorted(set(effects)) and effects[0] == 0
+
+
 def test_a_prompt_weight_multiplies_strength():
     half, whole = Canvas(mug(strength=0.5)), Canvas(mug(strength=1.0))
     one = picture(half.model, half.clip, "a photo of <mug>")

@@ -73,6 +73,37 @@ def test_lettering_at_the_same_place_of_all_pictures_is_named_and_not_when_one_l
     assert "watermark" not in kinds([*marked[:4], clean[4]])
 
 
+def in_one_place(seed: int) -> list[Scene]:
+    free = scenes(seed)
+    place = {name: getattr(free[0], name) for name in ("background", "background_seed", "light", "style", "style_seed")}
+    return [replace(scene, **place, companion=None) for scene in free]
+
+
+def before_a_backdrop(shown: list[Scene]) -> list[Picture]:
+    """Under a sensor's noise, or one pose would be near-duplicates."""
+    generator = torch.Generator().manual_seed(0)
+
+    def cut(one: Picture) -> Picture:
+        pixels = torch.where(one.mask[..., None] > 127, one.pixels, 200)
+        noise = torch.randint(-4, 5, pixels.shape, generator=generator)
+        return replace(one, pixels=(pixels + noise).clamp(0, 255).to(torch.uint8), mask=None)
+
+    return list(map(cut, pictures(shown, masked=True)))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_lines_of_one_place_are_neither_a_pose_nor_a_mark(seed: int) -> None:
+    assert {"pose", "watermark"} & set(kinds(pictures(in_one_place(seed)))) == set()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_before_a_plain_backdrop_a_pose_and_a_mark_are_named_beside_it(seed: int) -> None:
+    free, posed = before_a_backdrop(scenes(seed)), before_a_backdrop(in_one_pose(seed))
+    marked = [lettered(one) for one in free]
+    found = [set(kinds(shown)) & {"background", "pose", "watermark"} for shown in (free, posed, marked)]
+    assert found == [{"background"}, {"background", "pose"}, {"background", "watermark"}]
+
+
 def test_three_pictures_are_too_few_to_find_a_mark_on() -> None:
     assert "watermark" not in kinds([lettered(one) for one in pictures(scenes(1, 3))])
 

@@ -1,5 +1,6 @@
 """What is told of a failed learning holds nothing private."""
 
+import errno
 from dataclasses import replace
 
 import pytest
@@ -62,4 +63,19 @@ def test_versions_settings_pictures_steps_and_the_chain_of_causes_are_told():
 def test_an_unexpected_error_says_what_it_is_and_when():
     assert sentence_of(ValueError("Lower\n batch_size."), 3) == "Lower batch_size."
     said = sentence_of(KeyError("x"), 12)
-    assert "after step 12" in said and "KeyError" in said
+    assert "after step 12" in said and "KeyError" in said and "queue it again, and it goes on from its last" in said
+    assert "snapshot" not in sentence_of(KeyError("x"), 0)
+
+
+@pytest.mark.parametrize("path", [None, "/home/ada/concepts/mug.safetensors"])
+def test_a_full_disk_is_named_with_what_to_do_and_without_its_number(path):
+    said = sentence_of(OSError(errno.ENOSPC, "No space left on device", path), 12)
+    assert "Errno" not in said and "unexpected" not in said
+    for part in ("the disk is full", "room in ComfyUI's output folder", "queue it again", "its last snapshot"):
+        assert part in said
+
+
+def test_a_file_that_the_system_refuses_is_told_as_it_says_it_and_one_of_ours_as_we_do():
+    refused = sentence_of(PermissionError(errno.EACCES, "Permission denied", "mug.safetensors"), 12)
+    assert "Permission denied: 'mug.safetensors'" in refused and "queue it again" in refused
+    assert sentence_of(FileNotFoundError("The model lacks a file. Load it again."), 12).endswith("Load it again.")
