@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .denoiser import Context, Observation, Observer, unseen
+from .indices import indices
 from .objectives import attention_regulariser
 from .sites import Site
 
@@ -29,7 +30,7 @@ class Calibration:
             )
         columns = [rows if len(rows) == width else [0] * width for rows in found]
         self.slots, self.seen = slots, dict[Site, Tensor]()
-        self.columns = torch.tensor(columns, device=device)
+        self.columns = indices(columns, device)
 
     @property
     def observer(self) -> Observer:

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from .indices import indices, moved
+
 Box = tuple[float, float, float, float]  # top, left, bottom, right of the picture, in 0..1
 Grid = tuple[int, int]  # a site's rows and columns of positions
 
@@ -60,7 +62,7 @@ class Twins:
         """Every region on this grid, and an empty one: (regions + 1, h w)."""
         if grid not in self._at:
             seen = [on_grid(region, box, grid) for region, box in self.regions]
-            self._at[grid] = torch.stack([*seen, torch.zeros(grid)]).flatten(1).to(self.row.device)
+            self._at[grid] = moved(torch.stack([*seen, torch.zeros(grid)]).flatten(1), self.row.device)
         return self._at[grid]
 
 
@@ -71,11 +73,8 @@ def twins_of(seen: Sequence[Seen], samples: int, regions: Sequence[tuple[Tensor,
     mask = [[one.mask for one in own] + [len(regions)] * (most - len(own)) for own in by_sample]
     touched = [sample for sample, own in enumerate(by_sample) if own]
     rest = [sample for sample, own in enumerate(by_sample) if not own]
-
-    def index(numbers: Sequence[object]) -> Tensor:
-        return torch.tensor(numbers, device=device, dtype=torch.long)
-
-    return Twins(index(row), index(mask), index(touched), index(rest), tuple(regions))
+    numbers = (indices(one, device) for one in (row, mask, touched, rest))
+    return Twins(*numbers, tuple(regions))
 
 
 def on_grid(region: Tensor, box: Box, grid: Grid) -> Tensor:

@@ -97,7 +97,7 @@ def joined(contexts: Sequence[Context]) -> Tensor:
 
 
 def _heard(contexts: Sequence[Context]) -> Mapping[tuple[int, object], Heard]:
-    return {(0, i): Heard(context.slots, context.tensor.shape[1], WHOLE) for i, context in enumerate(contexts)}
+    return {(0, i): Heard((context.slots,), context.tensor.shape[1], WHOLE) for i, context in enumerate(contexts)}
 
 
 def _options(patcher: comfy.model_patcher.ModelPatcher) -> Options:

@@ -20,9 +20,12 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 class Heard(NamedTuple):
-    """One conditioning of a step: its words, its own number of rows and its part of the picture."""
+    """One conditioning of a step: each of its contexts' words, their number of rows and its part of the picture.
 
-    slots: tuple[Slots, ...]
+    It has one context for all samples, or as an animation's one per frame.
+    """
+
+    frames: tuple[tuple[Slots, ...], ...]
     length: int
     box: tuple[float, float, float, float]  # top, left, bottom, right, in 0..1
 
@@ -34,7 +37,8 @@ class Hearing:
     composition: Composition
     spans: Mapping[str, slice]
     run: Run
-    _read: dict[object, tuple[Slots, ...]] = field(default_factory=dict)  # uuid -> slots under the MODEL's words
+    # uuid -> the slots of each context, under the MODEL's words
+    _read: dict[object, tuple[tuple[Slots, ...], ...]] = field(default_factory=dict)
 
     def heard_in(self, conds: list[list[dict] | None], x: Tensor) -> dict[tuple[int, object], Heard]:
         """(list index, uuid) -> what the conditioning holds; never decided by list index alone."""
@@ -42,9 +46,21 @@ class Hearing:
         for index, cond in _each(conds):
             uuid, arrived = cond["uuid"], cond["cross_attn"]
             if uuid not in self._read:
-                self._read[uuid] = self._slots(arrived, ENCODED.get(arrived) or cond.get(KEY))
+                self._read[uuid] = self._frames(arrived, ENCODED.get(arrived) or cond.get(KEY))
             heard[index, uuid] = Heard(self._read[uuid], arrived.shape[1], _box(cond.get("area"), x))
         return heard
+
+    def _frames(self, arrived: Tensor, encoded: object) -> tuple[tuple[Slots, ...], ...]:
+        """The slots of every context (1, tokens, d); equal ones in a row are read once."""
+        if len(arrived) == 1:
+            return (self._slots(arrived, encoded),)
+        read: list[tuple[Slots, ...]] = []
+        for number in range(len(arrived)):
+            same = number and torch.equal(arrived[number], arrived[number - 1])
+            read.append(read[-1] if same else self._slots(arrived[number : number + 1], encoded))
+        for word in {one.word for slots in read for one in slots}:
+            self.run.frames[word] = sum(any(one.word == word for one in slots) for slots in read), len(read)
+        return tuple(read)
 
     def _slots(self, arrived: Tensor, encoded: object) -> tuple[Slots, ...]:
         if not isinstance(encoded, Encoded):

@@ -9,8 +9,9 @@ layers are in the weights (low_rank.py) or act around all of that (acting_block.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from typing import cast
 
 import comfy.model_base
@@ -276,7 +277,16 @@ def _chunks(loom: Loom, options: Options, samples: int) -> tuple[Chunk, ...]:
     keys = list(zip(options["cond_or_uncond"], options["uuids"], strict=True))
     size = samples // len(keys)
     found = ((number * size, loom.heard.get(key)) for number, key in enumerate(keys))
-    return tuple(Chunk(start, size, heard.slots, heard.length, heard.box) for start, heard in found if heard)
+    return tuple(chunk for start, heard in found if heard for chunk in _chunks_of(heard, start, size))
+
+
+def _chunks_of(heard: Heard, start: int, size: int) -> Iterator[Chunk]:
+    """The host gives the samples a conditioning's contexts in turn."""
+    if len(heard.frames) == 1:
+        yield Chunk(start, size, heard.frames[0], heard.length, heard.box)
+        return
+    for number, slots in zip(range(size), cycle(heard.frames), strict=False):
+        yield Chunk(start + number, 1, slots, heard.length, heard.box)
 
 
 def _windows(composition: Composition, sampling: Sampling) -> dict[str, Window]:

@@ -59,8 +59,8 @@ class _Casts:
         copy = self.copy_of(tensor)
         if copy is None:
             return tensor
-        where = tensor.dtype, tensor.device
-        return _Again(copy.layer, *where, tensor.size(), tensor.stride(), tensor.storage_offset())
+        made = copy.layer, tensor.dtype, tensor.device
+        return _Again(*made, tensor.size(), tensor.stride(), tensor.storage_offset())
 
     def unpack(self, kept: Tensor | _Again) -> Tensor:
         if isinstance(kept, Tensor):

@@ -31,5 +31,4 @@ class ImageTokens(PerSite):
 
 def presence_logits(u: Tensor) -> Tensor:
     """What is added to the logits of tokens that are there with the share `u` (..., 0..): log u."""
-    least = u.new_tensor(-3.0e4)  # finite in fp16 too: a true infinity makes sliced attention divide 0 by 0
-    return u.log().clamp(min=least)
+    return u.log().clamp(min=-3.0e4)  # finite in fp16 too: a true infinity makes sliced attention divide 0 by 0

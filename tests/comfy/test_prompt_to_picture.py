@@ -10,6 +10,7 @@ import torch
 from concept_loom.personalization.comfyui.concept_clip import KEY, weave_clip
 from concept_loom.personalization.comfyui.patch import composition_of, weave_model
 from concept_loom.personalization.composition import PlacedConcept
+from concept_loom.personalization.guests import GUESTS
 
 import nodes
 
@@ -264,6 +265,41 @@ def test_a_window_limits_the_steps_and_outside_of_it_nothing_changes():
     assert torch.equal(drawn[2], plain)
     assert 0 < differ(drawn[1], plain) != differ(drawn[0], plain)
     assert never.report().cause == "window" and first.report().cause == ""
+
+
+# Animations: a context per frame, as FizzNodes and AnimateDiff-Evolved schedule prompts.
+
+
+def scheduled(clip, *texts):
+    """In a dictionary of the pack's own."""
+    with torch.inference_mode():
+        encoded = [clip.encode_from_tokens(clip.tokenize(text), return_pooled=True) for text in texts]
+    return [[torch.cat([cond for cond, _ in encoded]), {"pooled_output": torch.cat([one for _, one in encoded])}]]
+
+
+@pytest.mark.parametrize("texts", [("a <mug>", "a tree"), ("a tree", "a <mug>"), ("<mug> in snow", "in snow a <mug>")])
+@pytest.mark.parametrize("part", ["rows", *(kind.kind for kind in GUESTS), "low rank"])
+def test_in_an_animation_a_word_acts_in_the_frames_that_say_it_and_at_their_rows(part, texts):
+    kinds = {kind.kind: kind for kind in GUESTS}
+    concept = tiny.guest(kinds[part], tiny.concept()) if part in kinds else tiny.concept()
+    canvas = Canvas(PlacedConcept(tiny.low_rank(concept) if part == "low rank" else concept))
+    negative, prompts = encode(canvas.clip, "blurry"), scheduled(canvas.clip, *texts)
+    drawn, plain = (sample(model, prompts, negative, batch=3) for model in (canvas.model, tiny.model()))
+    report = canvas.report()
+    assert report.acted == 7 and ("in 1 of 2 frames" in report.sentence) == ("a tree" in texts)
+    for frame, text in enumerate((*texts, texts[0])):  # ComfyUI begins again where there are fewer contexts
+        alone = sample(canvas.model, encode(canvas.clip, text), negative, batch=3)[frame]
+        assert differ(drawn[frame], alone) < 1e-4
+        assert torch.equal(drawn[frame], plain[frame]) is ("<mug>" not in text)
+
+
+def test_a_frame_that_is_mixed_of_two_prompts_holds_no_word_and_the_report_says_so():
+    canvas = Canvas(mug())
+    prompts = scheduled(canvas.clip, "a <mug>", "a <mug>", "a tree")
+    prompts[0][0][1] = 0.5 * (prompts[0][0][0] + prompts[0][0][2])
+    drawn, plain = (sample(model, prompts, encode(canvas.clip, ""), batch=3) for model in (canvas.model, tiny.model()))
+    assert [differ(*pair) > 0.05 for pair in zip(drawn, plain, strict=True)] == [True, False, False]
+    assert "in 1 of 3 frames" in canvas.report().sentence
 
 
 # It never silently does nothing.
