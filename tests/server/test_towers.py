@@ -62,7 +62,7 @@ def test_train_encode_compose_and_draw_in_one_prompt_and_from_the_file_afterward
         == [one["sentence"] for one in reports]
         != []
     )
-    (file,) = (server.launch.base / "output" / "concept_towers").glob("*.safetensors")
+    (file,) = (server.launch.base / "output" / "concept_towers").glob("towers*.safetensors")
     assert read_info(file).steps == 2
     text = next(e.data["output"]["text"][0] for e in events if e.type == "executed" and e.data["node"] == "6")
     assert "100.0%" in text
