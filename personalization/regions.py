@@ -73,8 +73,8 @@ def twins_of(seen: Sequence[Seen], samples: int, regions: Sequence[tuple[Tensor,
     mask = [[one.mask for one in own] + [len(regions)] * (most - len(own)) for own in by_sample]
     touched = [sample for sample, own in enumerate(by_sample) if own]
     rest = [sample for sample, own in enumerate(by_sample) if not own]
-    numbers = (indices(one, device) for one in (row, mask, touched, rest))
-    return Twins(*numbers, tuple(regions))
+    rows, masks = indices(row, device), indices(mask, device)
+    return Twins(rows, masks, indices(touched, device), indices(rest, device), tuple(regions))
 
 
 def on_grid(region: Tensor, box: Box, grid: Grid) -> Tensor:

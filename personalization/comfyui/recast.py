@@ -60,7 +60,7 @@ class _Casts:
         if copy is None:
             return tensor
         made = copy.layer, tensor.dtype, tensor.device
-        return _Again(*made, tensor.size(), tensor.stride(), tensor.storage_offset())
+        return _Again(*made, tensor.size(), tensor.stride(), int(tensor.storage_offset()))
 
     def unpack(self, kept: Tensor | _Again) -> Tensor:
         if isinstance(kept, Tensor):
