@@ -42,7 +42,7 @@ class LearnConcept(io.ComfyNode):
             search_aliases=["train", "training", "finetune", "dreambooth", "textual inversion", "train lora"],
             **SPEAKS,
             hidden=[io.Hidden.unique_id],
-            inputs=[*_canvas(), *_words(), *_effort(), *_overrides()],
+            inputs=[*_canvas(), *_words(), *_effort(), *_overrides(), *_of_the_method()],
             outputs=[
                 Concept.Output("concept", tooltip="For Compose Concepts. It is on disk already."),
                 io.LossMap.Output("loss_map", tooltip="The training loss per step, for Plot Loss Graph."),
@@ -202,6 +202,11 @@ def _overrides() -> list[io.Input]:
             "beside the subject is not left out. Without effect on styles.",
             advanced=True,
         ),
+    ]
+
+
+def _of_the_method() -> list[io.Input]:
+    return [
         _term(
             "prior_preservation", "layerwise (DPP): image tokens leave pictures of the class as the model makes them."
         ),
@@ -211,9 +216,10 @@ def _overrides() -> list[io.Input]:
             "settings",
             optional=True,
             default="",
-            placeholder="rank=16, value_norm=2",
-            tooltip="The method's own settings, for those who know its paper: rank=16, bank=8, dpp=0.02, stages=1|3, "
-            "sites=output.0.*|output.1.*. A wrong name lists them all. Empty: as the method has them.",
+            placeholder="rank=16, warmup=0.1",
+            tooltip="The method's own settings, for those who know its paper: rank=16, stages=1|3 (staged), bank=8 "
+            "(nested), dpp=0.02 (layerwise), sites=output.0.*|output.1.*. A wrong name lists them all. Empty: as the "
+            "method has them.",
             advanced=True,
         ),
     ]

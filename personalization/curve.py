@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import fmean
 
-from .learned import Event, Held, Step
+from .learned import Event, Held, Started, Step
 
 POINTS = 60
 TRAINING = "Training loss over {} steps"
@@ -18,7 +18,9 @@ class Curve:
         self.held: list[Held] = []
 
     def add(self, event: Event) -> None:
-        if isinstance(event, Step):
+        if isinstance(event, Started):  # once more, where memory ran out
+            self.taken, self.held = [], []
+        elif isinstance(event, Step):
             self.taken.append(event)
         elif isinstance(event, Held):
             self.held.append(event)

@@ -280,7 +280,7 @@ _ROWS_AND_VALUES = ("quick", "layerwise", "nested")
 SITES: dict[tuple[str, str, str], tuple[str, ...]] = {
     **{(method, "SDXL", role): _B_LORA for method in _LAYERED for role in ("subject", "both")},
     **{(method, "SDXL", "style"): _B_LORA[1:] for method in (*_LAYERED, *_ROWS_AND_VALUES)},
-    **{(m, family, "style"): _OUTER for m in (*_LAYERED, *_ROWS_AND_VALUES) for family in ("SD 1.5", "SD 2")},
+    **{(method, family, "style"): _OUTER for method in (*_LAYERED, *_ROWS_AND_VALUES) for family in ("SD 1.5", "SD 2")},
 }
 
 

@@ -101,9 +101,10 @@ def kept_limit(real: Real, floor: Tensor) -> float | None:
     None for fewer than 3 real pictures, and where so many would be taken for the other that it says nothing.
     """
     pairs, others = _among(real)
-    if pairs.shape[1] < LEAST_PAIRS:
+    compared = others.any(0)  # a judging picture that is the only one has no other to be near to
+    if int(compared.sum()) < LEAST_PAIRS:
         return None
-    own = (pairs * others).sum(0) / others.sum(0)  # each real picture's identity, itself left out
+    own = ((pairs * others).sum(0) / others.sum(0))[compared]  # each real picture's identity, itself left out
     limits = torch.cat((own, floor)).unique()
     missed = (own[:, None] < limits).float().mean(0)
     passed = (floor[:, None] >= limits).float().mean(0)

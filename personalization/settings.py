@@ -1,49 +1,61 @@
-"""A method's own settings as people write them: `rank=16, value_norm=2, sites=output.0.*|output.1.*, stages=1|3`."""
+"""A method's own settings as people write them: `rank=16, warmup=0.1, sites=output.0.*|output.1.*, stages=1|3`."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from .header import MOST_SLOTS
 from .recipe import Recipe, Stage
 
 SCHEDULES = ("constant", "cosine")
-WHOLE = ("slots", "rank", "image_tokens", "bank", "class_pictures", "reach", "patience")
+COUNTS = ("slots", "rank", "image_tokens", "bank", "class_pictures")  # from 1 on
+STEPS = ("reach", "patience")  # from 0 on
+WEIGHTS = ("w_mean", "w_var")  # of the attention regulariser
 NUMBERS = (
-    *("value_norm", "dpp", "casr", "contrast", "outside_mask", "min_snr", "weight_decay", "warmup"),
-    *("w_mean", "w_var", "strength"),
+    *("value_norm", "dpp", "casr", "contrast", "outside_mask", "min_snr", "weight_decay", "warmup", "strength"),
+    *WEIGHTS,
 )
-KNOWN = (*WHOLE, *NUMBERS, "casr_squared", "schedule", "sites", "stages")
+KNOWN = (*COUNTS, *STEPS, *NUMBERS, "casr_squared", "schedule", "sites", "stages")
+OF = {  # what a recipe has where the setting means something
+    **dict.fromkeys(("image_tokens", "dpp", "casr", "casr_squared", "class_pictures"), "image_tokens"),
+    **dict.fromkeys(("bank", "value_norm"), "bank"),
+    "rank": "rank",
+    "contrast": "attractor",
+}
 
 
 def with_settings(recipe: Recipe, text: str) -> Recipe:
-    """`recipe` with what `text` says; ValueError for a name, a value or a stage that there is not."""
+    """`recipe` with what `text` says; ValueError for a name, a value or a stage that its method does not have."""
     for setting in filter(None, re.split(r"[,\s]+", text.strip())):
         name, _, value = setting.partition("=")
         if name not in KNOWN:
             raise ValueError(f"There is no setting '{name}'; there are {', '.join(KNOWN)}. Write them as rank=16.")
+        if not _has(recipe, name):
+            missing = OF.get(name, "attention regulariser")
+            raise ValueError(
+                f"{name} is set, but the method {recipe.method} has no {missing} here, and it would change nothing. "
+                f"Choose the method that it belongs to, or take {name} out."
+            )
         recipe = _changed(recipe, name, value)
     return recipe
 
 
+def _has(recipe: Recipe, name: str) -> bool:
+    if name in WEIGHTS:
+        return any(getattr(stage, name) for stage in recipe.stages)
+    return name not in OF or bool(getattr(recipe, OF[name]))
+
+
 def _changed(recipe: Recipe, name: str, value: str) -> Recipe:
-    if name in ("w_mean", "w_var"):  # where a stage has the attention regulariser
+    if name in WEIGHTS:
         weight = _number(name, value)
         return replace(recipe, stages=tuple(_weighed(stage, name, weight) for stage in recipe.stages))
     if name == "stages":
         return replace(recipe, stages=_kept(recipe.stages, value))
-    read: Callable[[str, str], object] = _number
-    if name in WHOLE:
-        read = _whole
-    elif name == "casr_squared":
-        read = _switch
-    elif name == "schedule":
-        read = _schedule
-    elif name == "sites":
-        read = _listed
-    return replace(recipe, **{name: read(name, value)})
+    return replace(recipe, **{name: _READ.get(name, _number)(name, value)})
 
 
 def _weighed(stage: Stage, name: str, weight: float) -> Stage:
@@ -59,9 +71,17 @@ def _kept(stages: tuple[Stage, ...], value: str) -> tuple[Stage, ...]:
     return tuple(stage for number, stage in enumerate(stages, 1) if number in wanted)
 
 
+def _count(name: str, value: str) -> int:
+    number, most = _whole(name, value), MOST_SLOTS if name == "slots" else None
+    if not number or (most and number > most):
+        span = f"1 to {most}" if most else "1 or more"
+        raise ValueError(f"{name} is {number}; {span} is needed. Write {name}=8.")
+    return number
+
+
 def _whole(name: str, value: str) -> int:
     if not value.isascii() or not value.isdigit():
-        raise ValueError(f"{name} is '{value}'; a whole number from 0 on is needed. Write {name}=8.")
+        raise ValueError(f"{name} is '{value}'; a whole number is needed. Write {name}=8.")
     return int(value)
 
 
@@ -89,3 +109,12 @@ def _schedule(name: str, value: str) -> str:
 
 def _listed(name: str, value: str) -> tuple[str, ...]:
     return tuple(filter(None, value.split("|")))
+
+
+_READ: Mapping[str, Callable[[str, str], object]] = {
+    **dict.fromkeys(COUNTS, _count),
+    **dict.fromkeys(STEPS, _whole),
+    "casr_squared": _switch,
+    "schedule": _schedule,
+    "sites": _listed,
+}

@@ -20,7 +20,7 @@ from ..concept import Base
 from ..dataset import ConceptDataset
 from ..recipe import Recipe
 from .encoders import encoders_of
-from .family import base_of, prediction_of
+from .family import base_of, packed_as, prediction_of
 from .fingerprint import fingerprint_of
 
 SIDES = {"Playground": 64, "SD 1.5": 512, "SD 2": 768, "SDXL": 1024}  # pixels that each family was trained at
@@ -143,11 +143,10 @@ def refuse_other_clip(clip: comfy.sd.CLIP, base: Base) -> None:
 
 
 def _refuse_packed_weights(model: comfy.model_patcher.ModelPatcher) -> None:
-    packed = next((one.dtype for one in model.model.diffusion_model.parameters() if not one.is_floating_point()), None)
-    if packed is not None:
+    if packed := packed_as(model):
         raise ValueError(
-            f"This MODEL's weights are packed as {str(packed).removeprefix('torch.')}, as those of GGUF files are; "
-            "this node needs weights of a floating-point type. Load the model as a checkpoint in fp16, bf16 or fp8."
+            f"This MODEL's weights are packed as {packed}, as those of GGUF files are; this node needs weights of a "
+            "floating-point type. Load the model as a checkpoint in fp16, bf16 or fp8."
         )
 
 

@@ -55,12 +55,11 @@ def learned(canvas: Canvas, folders: Sequence[Path], wish: Wish, output: Path) -
         try:
             dataset = dataset_in(folder)
             lesson = teach(canvas, dataset, _wish_for(folder, wish), [output], _in_silence)
+        except TOLD as error:
+            yield Outcome(folder, None, f"{error}")
         except host.InterruptProcessingException:  # an Exception before ComfyUI 0.19
             raise
         except Exception as error:  # one folder's own trouble, of whatever kind, never stops the rest
-            if isinstance(error, TOLD):
-                yield Outcome(folder, None, f"{error}")
-                continue
             log.exception("Learning from %s failed.", folder)
             yield Outcome(folder, None, f"unexpected {type(error).__name__}: {error}. Please report it with the log.")
         else:

@@ -136,14 +136,14 @@ def recipe_of(wish: Wish, family: str, pictures: int, masked: bool = False) -> R
         scale = wish.learning_rate / recipe.stages[0].learning_rate
         stages = tuple(replace(stage, learning_rate=scale * stage.learning_rate) for stage in recipe.stages)
         recipe = replace(recipe, stages=stages, reach=0)  # who gives a rate gets that rate
-    recipe, subject = with_settings(recipe, wish.settings), wish.role != "style"
+    subject = wish.role != "style"
+    recipe = with_settings(replace(recipe, attractor=wish.attractor and subject), wish.settings)
     if not wish.attention_regulariser:
         recipe = replace(recipe, stages=tuple(replace(stage, w_mean=0.0, w_var=0.0) for stage in recipe.stages))
     return replace(
         recipe,
         batch_size=wish.batch_size or recipe.batch_size,
-        attractor=wish.attractor and subject,
-        mask_split=wish.attractor and subject and (masked or wish.soft_masks),
+        mask_split=recipe.attractor and (masked or wish.soft_masks),
         soft_masks=wish.soft_masks and subject,
         dpp=recipe.dpp if wish.prior_preservation else 0.0,
         casr=recipe.casr if wish.self_regularisation else 0.0,

@@ -25,7 +25,7 @@ from .canvas import Canvas
 from .studio import Job, drawn, located, photographed, projects, read, seen
 
 NO_EYES = (
-    "No CLIP_VISION is connected: identity, closed, gap, copies and text cannot be given, only pictures. Connect one "
+    "No CLIP_VISION is connected: identity, closed, kept, gap, copies and text cannot be given, only pictures. Connect one "
     "(Load CLIP Vision) to have them scored."
 )
 OTHER_SET = (

@@ -3,7 +3,7 @@ from statistics import fmean
 
 from concept_loom.personalization.concept import Concept
 from concept_loom.personalization.curve import POINTS, Curve
-from concept_loom.personalization.learned import Held, Planned, Preview, Step
+from concept_loom.personalization.learned import Held, Planned, Preview, Started, Step
 
 from .concepts import concept
 
@@ -34,6 +34,12 @@ def test_a_long_learning_is_a_few_means_that_end_at_its_last_step():
 
 def test_what_goes_on_from_a_snapshot_begins_where_it_was():
     assert curve_of(*steps(3, first=500))["training"][0][0] == 500
+
+
+def test_what_starts_once_more_draws_nothing_twice():
+    """As where memory ran out, and learning goes on more sparingly from an earlier step."""
+    once_more = curve_of(*steps(5), Held(4, 0.9, True), Started(9, 1), *steps(2, first=3))
+    assert [step for step, _ in once_more["training"]] == [3, 4] and not once_more["held_out"]
 
 
 def test_every_look_at_the_held_out_pictures_is_a_point_and_the_lowest_is_the_best():

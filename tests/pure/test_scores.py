@@ -61,8 +61,16 @@ def test_kept_is_nearer_than_what_tells_real_pictures_from_the_class_words() -> 
     floor = scores.marks(at(90, 110, 120), Real(at(0, 10, 30), NONE)).identity
     limit = scores.kept_limit(Real(at(0, 10, 30), NONE), floor)
     assert limit == pytest.approx((cos(20) + cos(30)) / 2) and float(floor.max()) < limit
-    held = scores.kept_limit(Real(at(0, 10), at(30)), floor)
+    held = scores.kept_limit(Real(at(0, 10, 20), at(30)), floor)
     assert held is not None and float(floor.max()) < held
+
+
+def test_a_single_judging_picture_is_not_compared_with_itself() -> None:
+    """Its own likeness is unknown, and no limit: one of the class word's pictures is as near as some real ones."""
+    real = Real(at(10, 20, 30, 60), at(0))
+    floor = scores.marks(at(35, 110, 120, 130), real).identity
+    assert scores.kept_limit(real, floor) == pytest.approx(cos(35))
+    assert scores.kept_limit(Real(at(10, 20), at(0)), floor) is None, "two that can be compared are too few"
 
 
 def test_where_the_class_words_pictures_are_as_near_nothing_is_kept_or_lost() -> None:

@@ -1,8 +1,10 @@
 """A method's own settings as people write them."""
 
+from dataclasses import replace
+
 import pytest
 from concept_loom.personalization.recipe import Recipe, recipe_for
-from concept_loom.personalization.settings import KNOWN, with_settings
+from concept_loom.personalization.settings import KNOWN, OF, WEIGHTS, with_settings
 
 STAGED, QUICK = recipe_for("staged", "SDXL", "subject"), recipe_for("quick", "SDXL", "subject")
 SAMPLES = {
@@ -19,15 +21,29 @@ def test_nothing_written_is_nothing_changed() -> None:
     assert with_settings(QUICK, " \n ") is QUICK
 
 
+def owner(name: str) -> Recipe:
+    """A recipe whose method has the setting."""
+    methods = {"rank": "staged", "image_tokens": "layerwise", "bank": "nested"}
+    recipe = recipe_for(methods.get(OF.get(name, ""), "staged"), "SDXL", "subject")
+    return replace(recipe, attractor=name == "contrast")
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_every_setting_changes_the_recipe_and_so_the_learning_key(name: str) -> None:
-    changed = with_settings(STAGED, f"{name}={SAMPLES.get(name, 7)}")
-    assert changed.decisive() != STAGED.decisive()
+    recipe = owner(name)
+    assert with_settings(recipe, f"{name}={SAMPLES.get(name, 7)}").decisive() != recipe.decisive()
+
+
+@pytest.mark.parametrize("name", [*OF, *WEIGHTS])
+def test_what_would_change_nothing_is_refused(name: str) -> None:
+    """Also where auto took the method."""
+    with pytest.raises(ValueError, match=f"{name} is set, but the method quick has no"):
+        with_settings(QUICK, f"{name}={SAMPLES.get(name, 7)}")
 
 
 def test_commas_spaces_and_lines_part_settings() -> None:
-    changed = with_settings(STAGED, "rank=16, value_norm=2\nsites=output.0.*|middle.0.3")
-    assert (changed.rank, changed.value_norm) == (16, 2.0) and changed.sites == ("output.0.*", "middle.0.3")
+    changed = with_settings(STAGED, "rank=16, warmup=0.2\nsites=output.0.*|middle.0.3")
+    assert (changed.rank, changed.warmup) == (16, 0.2) and changed.sites == ("output.0.*", "middle.0.3")
 
 
 def test_stages_are_those_to_keep_in_their_order() -> None:
@@ -45,9 +61,10 @@ def test_a_weight_of_the_regulariser_stays_where_there_is_one() -> None:
         ("rank", "rank is ''"),
         ("rank=1.5", "whole number"),
         ("rank=-1", "whole number"),
-        ("dpp=loud", "a number from 0 on"),
-        ("dpp=nan", "a number from 0 on"),
-        ("casr_squared=1", "true or false"),
+        ("rank=0", "1 or more"),
+        ("slots=65", "1 to 64"),
+        ("warmup=loud", "a number from 0 on"),
+        ("warmup=nan", "a number from 0 on"),
         ("schedule=linear", "constant or cosine"),
         ("stages=4", "the method has 3"),
         ("stages=", "whole number"),
@@ -57,6 +74,11 @@ def test_a_weight_of_the_regulariser_stays_where_there_is_one() -> None:
 def test_what_cannot_be_read_is_refused_by_name(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         with_settings(STAGED, text)
+
+
+def test_a_switch_is_true_or_false() -> None:
+    with pytest.raises(ValueError, match="true or false"):
+        with_settings(owner("casr_squared"), "casr_squared=1")
 
 
 def test_every_setting_is_one_of_a_recipe_or_its_stages() -> None:
