@@ -1,9 +1,11 @@
-"""`bench methods --ablations`: what each piece of a method is worth, same instances, same seconds, one sampling seed.
+"""`bench methods --ablations`: what each piece of a method is worth, same instances, same steps, one sampling seed.
 
 A row is a recipe with something left out, taken in or used elsewhere; its paired differences are to the row that it
 stands `against`. Every row has a setting: *varied* training pictures, all in front of *one background*, or learned on
 the base and used on a *finetuned base* (finetuned.py). The leak is the share of pictures with that background where
 the prompt asks for another; in the other settings it is what comes by chance.
+
+Equal steps, as in the papers: what a piece costs in time stands beside it, and a busy machine changes nothing.
 """
 
 from __future__ import annotations
@@ -17,21 +19,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..personalization.recipe import Recipe, Stage
+from ..personalization.recipe import Recipe, Stage, recipe_for
 from ..playground.judge import load_judge
-from ..playground.model import WEIGHTS, load
+from ..playground.model import FAMILY, WEIGHTS, load
 from ..playground.scores import leaks
 from ..playground.world import PROMPTS
 from .finetuned import RANK, SIZE, finetuned
 from .kept import Kept
-from .made import Made, Method, concept_method, of, row, timed
+from .made import Made, Method, concept_method, of, row
 from .statistics import closed_share, paired_interval
 from .table import Table, fingerprint, print_table
 from .wind_tunnel import Case, Sampled, Tunnel, before, cases
 
 VARIED, ONE_BACKGROUND, FINETUNED = "varied", "one background", "finetuned base"
 BACKGROUND = "beach"
-INSTANCES, SETTINGS = 8, PROMPTS[:10]
+INSTANCES, SETTINGS, STEPS = 8, PROMPTS[:10], 80
 SCORES = ("identity", "attributes", "leak")
 
 
@@ -43,19 +45,19 @@ class Ablation(NamedTuple):
     against: str = ""
 
 
-def ablations(seconds: float) -> dict[str, Ablation]:
+def ablations(steps: int) -> dict[str, Ablation]:
     """By the names of their rows; what a row stands against comes before it."""
-    quick, nested, fast = (timed(method, seconds) for method in ("quick", "nested", "staged fast"))
+    quick, nested, fast = (_taking(method, steps) for method in ("quick", "nested", "staged fast"))
     return {
         "class word": Ablation(None),
         "quick": Ablation(quick),
-        **_layerwise(timed("layerwise", seconds)),
-        **_staged(timed("staged", seconds)),
+        **_layerwise(_taking("layerwise", steps)),
+        **_staged(_taking("staged", steps)),
         "nested, one value": Ablation(replace(nested, bank=1)),
         f"nested, bank of {nested.bank}": Ablation(nested, against="nested, one value"),
         "nested, value norm 1": Ablation(replace(nested, value_norm=1.0), against=f"nested, bank of {nested.bank}"),
         "nested, value norm 2": Ablation(replace(nested, value_norm=2.0), against=f"nested, bank of {nested.bank}"),
-        **_attractors(seconds),
+        **_attractors(steps),
         "class word, finetuned base": Ablation(None, FINETUNED, "class word"),
         "quick, finetuned base": Ablation(quick, FINETUNED, "quick"),
         "staged fast": Ablation(fast),
@@ -66,6 +68,10 @@ def ablations(seconds: float) -> dict[str, Ablation]:
         ),
         "staged fast, finetuned base": Ablation(fast, FINETUNED, "staged fast"),
     }
+
+
+def _taking(method: str, steps: int) -> Recipe:
+    return replace(recipe_for(method, FAMILY, "subject"), steps=steps)
 
 
 def _layerwise(whole: Recipe) -> dict[str, Ablation]:
@@ -95,10 +101,10 @@ def _free(stage: Stage) -> Stage:
     return replace(stage, w_mean=0.0, w_var=0.0)
 
 
-def _attractors(seconds: float) -> dict[str, Ablation]:
+def _attractors(steps: int) -> dict[str, Ablation]:
     found = {}
     for method in ("textual inversion", "quick", "layerwise"):
-        recipe, alone = timed(method, seconds), f"{method}, one background"
+        recipe, alone = _taking(method, steps), f"{method}, one background"
         varied = method if method != "textual inversion" else ""  # the full table has it
         found[alone] = Ablation(recipe, ONE_BACKGROUND, varied)
         found[f"{alone}, attractor"] = Ablation(replace(recipe, attractor=True), ONE_BACKGROUND, alone)
@@ -141,8 +147,8 @@ def run(wanted: Namespace) -> int:
         bench = Bench(wanted, Path(folder))
         about = {"bench": "ablations", "world_seed": wanted.world_seed, "instances": len(bench.cases)}
         about["weights"] = fingerprint(wanted.weights or WEIGHTS)
-        table = Table(wanted.json, {**about, "seconds": wanted.seconds, "finetuned": {"rank": RANK, "size": SIZE}})
-        for name, ablation in ablations(wanted.seconds).items():
+        table = Table(wanted.json, {**about, "steps": wanted.steps, "finetuned": {"rank": RANK, "size": SIZE}})
+        for name, ablation in ablations(wanted.steps).items():
             made = table.row(name, lambda ablation=ablation: bench.row(ablation))
             print(f"{name}: identity {made['identity']:.3f}, attributes {made['attributes']:.3f}", flush=True)
         table.once("ceiling_per_case", bench.ceiling)

@@ -16,7 +16,7 @@ from concept_loom.playground.model import load
 from concept_loom.tests.scratch_weights import write_scratch_weights
 from torch import Tensor
 
-ROWS = ablations(20.0)
+ROWS = ablations(80)
 
 
 @pytest.fixture(scope="module")
