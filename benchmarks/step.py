@@ -170,7 +170,7 @@ def _ours(machine: Machine, method: str, checkpoint: bool, steps: int, watch: Wa
     with training_session(machine.model, machine.clip, checkpoint) as opened:
         task = _task(opened, machine.latents, method, steps)
         room = room_for(task, opened)
-        watch.predicted = used_bytes() + room.needs(Way(checkpoint, 1)) - room.loaded
+        watch.predicted = used_bytes() + room.needs(Way(checkpoint, 1)) - room.weights
         watch.began = clock()
         learn(task, on_event)
 

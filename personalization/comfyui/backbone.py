@@ -25,7 +25,7 @@ class Backbone:
     """A `Denoiser` over a loaded ModelPatcher; refuses families that concepts do not act in."""
 
     def __init__(self, patcher: comfy.model_patcher.ModelPatcher, name: str = "") -> None:
-        self.base = base_of(patcher, name)
+        self.patcher, self.base = patcher, base_of(patcher, name)
         self.device: torch.device = patcher.load_device
         self._model, self._sampling = patcher.model, cast(Sampling, patcher.get_model_object("model_sampling"))
         self._options = _options(patcher)

@@ -184,15 +184,19 @@ def _learned(course: _Course, show: Show) -> _Made:
                 event = Planned(" ".join((event.sentence, *findings)))
             show(event, painter.on_the_way)
 
+        room = room_for(task, session)
+
         def learned_that(way: Way) -> Learned:
             recipe = replace(task.recipe, batch_size=way.batch_size)
+            if room.movable:
+                session.weights.wait(room.waiting(way))
             with checkpointed(session.denoiser.network) if way.checkpoint else nullcontext():
                 return _from_where_it_was(replace(task, recipe=recipe), course.unfinished, tell)
 
-        learned, room = in_memory(room_for(task, session), recipe.batch_size, node, learned_that, tell)
+        learned, plan = in_memory(room, recipe.batch_size, node, learned_that, tell)
         sketch = painter.sketched(learned)
     masked = masks_sheet(course.dataset, task.latents, recipe.augmentation.views) if recipe.soft_masks else None
-    return _Made(learned, painter.painted(sketch), room, masked)
+    return _Made(learned, painter.painted(sketch), plan, masked)
 
 
 def _square(latents: TrainingLatents, base: Base) -> tuple[int, int, int]:

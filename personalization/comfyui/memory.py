@@ -6,6 +6,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from typing import NamedTuple
 
 import comfy.model_management as host
@@ -21,8 +22,15 @@ from .session import Session
 log = logging.getLogger("concept_loom")
 
 COPIES = 2  # of the largest weight: kernels rearrange it, forward and backward (measured on a CPU, README)
+FILLED = 0.9  # of the memory where weights make way: what is foretold may be wrong by a little
 STATES = 3  # beside a trained tensor: its gradient and AdamW's two moments
 TOO_MUCH = "It needs more than is free."
+
+
+class Offload(Enum):
+    """Which weights wait in main memory, to be fetched whenever their layer runs."""
+
+    NONE, NEEDED, ALL = range(3)
 
 
 class Way(NamedTuple):
@@ -30,28 +38,50 @@ class Way(NamedTuple):
 
     checkpoint: bool
     batch_size: int
+    offload: Offload = Offload.NONE
 
 
 class Room(NamedTuple):
-    """`loaded` weights, the `largest` of them, `free` memory beside them, bytes; `trained`; `step` of one picture."""
+    """Bytes: `weights` that are on the device or would be, the `largest` of them, `total` memory for them and a step.
 
-    loaded: int
+    `movable` weights may wait in main memory. `trained`: tensors; `step`: of one picture.
+    """
+
+    weights: int
     largest: int
-    free: int
+    total: int
+    movable: int
     trained: int
     step: Footprint
 
     def needs(self, way: Way) -> int:
         """Bytes at the peak, weights included."""
+        return self._in_all(way) - self.waiting(way)
+
+    def _in_all(self, way: Way) -> int:
         beside = COPIES * self.largest + STATES * self.trained
-        return self.loaded + beside + self.step.of(way.batch_size, way.checkpoint)
+        return self.weights + beside + self.step.of(way.batch_size, way.checkpoint)
+
+    def waiting(self, way: Way) -> int:
+        """Bytes of weights in main memory."""
+        needed = self._in_all(way) - int(FILLED * self.total)
+        return {Offload.NONE: 0, Offload.NEEDED: max(0, min(self.movable, needed)), Offload.ALL: self.movable}[
+            way.offload
+        ]
 
     def has(self, way: Way) -> bool:
-        return self.needs(way) <= self.loaded + self.free
+        return self.needs(way) <= self.total
+
+    def ways(self, batch_size: int) -> list[Way]:
+        """From the fastest to the sparest; the pictures per step, which change what is learned, come last."""
+        least = Offload.ALL if self.movable else Offload.NONE
+        fewer = [Way(True, size, least) for size in _halved(batch_size)]
+        needed = [Way(True, batch_size, Offload.NEEDED)] if self.movable else []
+        return list(dict.fromkeys((Way(False, batch_size), Way(True, batch_size), *needed, *fewer)))
 
     def best(self, batch_size: int) -> Way:
         """The first way that fits, or the sparest of all."""
-        ways = list(ways_down(batch_size))
+        ways = self.ways(batch_size)
         return next((way for way in ways if self.has(way)), ways[-1])
 
     def sentence(self, way: Way, batch_size: int) -> str:
@@ -59,6 +89,7 @@ class Room(NamedTuple):
         scarce = "" if self.has(way) else "; that is more than there is, and may fail"
         spared = [
             *(["blocks are computed twice to save memory"] if way.checkpoint else []),
+            *([f"{_gb(self.waiting(way))} of weights wait in main memory"] if self.waiting(way) else []),
             *([f"{way.batch_size} instead of {batch_size} pictures per step"] if way.batch_size < batch_size else []),
         ]
         how = f" ({', '.join(spared)})" if spared else ""
@@ -71,22 +102,17 @@ class Room(NamedTuple):
         return f"{needed} were foreseen and {free} were free; it needs more."
 
     def _figures(self, way: Way) -> tuple[str, str]:
-        return f"{self.needs(way) / 1e9:.1f} GB", f"{(self.loaded + self.free) / 1e9:.1f} GB"
+        return _gb(self.needs(way)), _gb(self.total)
 
 
-def ways_down(batch_size: int) -> Iterator[Way]:
-    """From the fastest to the sparest; the pictures per step, which change what is learned, come last."""
-    yield Way(False, batch_size)
-    while batch_size:
-        yield Way(True, batch_size)
-        batch_size //= 2
+def _halved(size: int) -> Iterator[int]:
+    while size:
+        yield size
+        size //= 2
 
 
-def below(way: Way) -> Way | None:
-    """The next sparer way, None where there is none."""
-    if not way.checkpoint:
-        return Way(True, way.batch_size)
-    return Way(True, way.batch_size // 2) if way.batch_size > 1 else None
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
 
 
 def room_for(task: LearnTask, session: Session) -> Room:
@@ -97,9 +123,12 @@ def room_for(task: LearnTask, session: Session) -> Room:
     steps = [footprint(work, weights, blocks, is_cast_again) for work in rehearsals(task)]
     step = Footprint(*(max(sizes) for sizes in zip(*steps, strict=True)))
     trained = sum(tensor.numel() * 4 for tensor in task.start.values())
-    free = int(host.get_free_memory(device))  # pyright: ignore[reportArgumentType]
     largest = max(tensor.nbytes for tensor in network.parameters())
-    return Room(sum(tensor.nbytes for tensor in weights), largest, free, trained, step)
+    free = int(host.get_free_memory(device))  # pyright: ignore[reportArgumentType]
+    frozen = session.weights
+    if host.vram_state is host.VRAMState.NO_VRAM:  # the host keeps them off the device, whatever is asked for
+        return Room(frozen.loaded, largest, frozen.loaded + free, 0, trained, step)
+    return Room(frozen.size, largest, frozen.loaded + free, frozen.movable, trained, step)
 
 
 def in_memory(
@@ -111,9 +140,10 @@ def in_memory(
     try:
         return learned(way), told
     except Exception as error:
-        sparer = below(way)
         if not host.is_oom(error):
             raise
+        ways = room.ways(batch_size)
+        sparer = next(iter(ways[ways.index(way) + 1 :]), None)
         if sparer is None:
             raise MemoryError(_advice(way.batch_size, node, room.shortage(way))) from error
     gc.collect()  # what the broken-off step still holds in cycles

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import comfy.sd
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..composition import Composition, PlacedConcept
@@ -20,6 +21,10 @@ class ClipPromptEncoder:
     def __init__(self, clip: comfy.sd.CLIP) -> None:
         self._clip = clip
         self._kept: dict[tuple[object, ...], tuple[Composition, Context]] = {}
+
+    @property
+    def patcher(self) -> ModelPatcher:
+        return self._clip.patcher
 
     def weights(self) -> Iterator[Tensor]:
         yield from self._clip.cond_stage_model.parameters()

@@ -1,7 +1,8 @@
-"""Weights in another dtype than the one that is computed in: cast again for the backward pass instead of kept.
+"""Weights in another dtype than the one that is computed in, or in main memory: made again for the backward pass.
 
-ComfyUI casts such a weight (fp16 or fp8 in, bf16 or fp32 wanted) when its layer runs. Autograd would keep every copy
-until the backward pass: a second model in memory. Here it keeps which layer it was, and asks the host once more.
+ComfyUI casts or fetches such a weight (fp16 or fp8 in, bf16 or fp32 wanted) when its layer runs. Autograd would keep
+every copy until the backward pass: a second model in memory. Here it keeps which layer it was, and asks the host once
+more. What the host fetches lies in buffers that later layers overwrite, so nothing there may wait anyway.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import comfy.ops
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -22,6 +24,13 @@ class _Copy(NamedTuple):
 
     ref: StorageWeakRef
     layer: torch.nn.Module
+    start: int  # in its storage, in elements
+    size: int
+
+    def place(self, tensor: Tensor) -> int | None:
+        """Where `tensor` begins in the weight; None for another in the same buffer, as the layer's bias is."""
+        begins = int(tensor.storage_offset()) - self.start
+        return begins if 0 <= begins < self.size else None
 
 
 class _Again(NamedTuple):
@@ -32,7 +41,7 @@ class _Again(NamedTuple):
     device: torch.device
     size: torch.Size
     stride: tuple[int, ...]
-    offset: int
+    begins: int  # in the weight
 
 
 class _Casts:
@@ -49,7 +58,8 @@ class _Casts:
         if torch.is_grad_enabled() and type(weight) is Tensor and weight is not layer.weight:
             self.copies.pop(self.latest.get(id(layer), 0), None)
             ref = StorageWeakRef(weight.untyped_storage())
-            self.latest[id(layer)], self.copies[ref.cdata] = ref.cdata, _Copy(ref, layer)
+            made_of = _Copy(ref, layer, int(weight.storage_offset()), weight.numel())
+            self.latest[id(layer)], self.copies[ref.cdata] = ref.cdata, made_of
         return made
 
     def copy_of(self, tensor: Tensor) -> _Copy | None:
@@ -59,25 +69,28 @@ class _Casts:
         copy = self.copy_of(tensor)
         if copy is None:
             return tensor
-        made = copy.layer, tensor.dtype, tensor.device
-        return _Again(*made, tensor.size(), tensor.stride(), int(tensor.storage_offset()))
+        begins = copy.place(tensor)
+        if begins is None:
+            return tensor.clone()
+        return _Again(copy.layer, tensor.dtype, tensor.device, tensor.size(), tensor.stride(), begins)
 
     def unpack(self, kept: Tensor | _Again) -> Tensor:
         if isinstance(kept, Tensor):
             return kept
         with torch.no_grad():
             weight = self.cast(kept.layer, dtype=kept.dtype, device=kept.device, bias_dtype=kept.dtype)[0]
-        return weight.as_strided(kept.size, kept.stride, kept.offset)
+        return weight.as_strided(kept.size, kept.stride, int(weight.storage_offset()) + kept.begins)
 
 
 _casts: list[_Casts] = []
 
 
 @contextmanager
-def cast_again(networks: Iterable[torch.nn.Module], computed_in: torch.dtype) -> Iterator[None]:
-    """Within, no copy of a weight waits for the backward pass. Without weights to cast nothing is changed at all."""
-    kinds = {parameter.dtype for network in networks for parameter in network.parameters()}
-    if kinds <= {computed_in}:
+def cast_again(patchers: Iterable[ModelPatcher], computed_in: torch.dtype) -> Iterator[None]:
+    """Within, no copy of a weight waits for the backward pass. Where there are no copies nothing is changed at all."""
+    patchers = tuple(patchers)
+    kinds = {parameter.dtype for patcher in patchers for parameter in patcher.model.parameters()}
+    if kinds <= {computed_in} and all(one.load_device == one.offload_device for one in patchers):
         yield
         return
     casts = _Casts(comfy.ops.cast_bias_weight)

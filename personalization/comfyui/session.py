@@ -21,11 +21,16 @@ from .gradient_checkpoint import checkpointed
 from .low_rank import unmerge
 from .prompt_encoder import ClipPromptEncoder
 from .recast import cast_again
+from .weights import Weights
 
 
 class Session(NamedTuple):
     denoiser: Backbone
     encoder: ClipPromptEncoder
+
+    @property
+    def weights(self) -> Weights:
+        return Weights((self.encoder.patcher, self.denoiser.patcher))
 
 
 @contextmanager
@@ -39,12 +44,13 @@ def training_session(
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
         model, clip = _trainable_model(model), _trainable_clip(clip)
         stack.enter_context(_in_training())
-        host.load_models_gpu([model, clip.patcher], memory_required=int(1e20), force_full_load=True)
+        weights = Weights((clip.patcher, model))
+        weights.load()
         for network in (model.model, clip.cond_stage_model):
             without_inference_tensors(network)
             network.requires_grad_(False)
         stack.enter_context(_out_of_place(clip.cond_stage_model))
-        stack.enter_context(cast_again((model.model, clip.cond_stage_model), model.model.get_dtype_inference()))
+        stack.enter_context(cast_again(weights.patchers, model.model.get_dtype_inference()))
         stack.enter_context(injected(model))
         if checkpoint:
             stack.enter_context(checkpointed(model.model.diffusion_model))

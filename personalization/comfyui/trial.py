@@ -25,8 +25,8 @@ from .canvas import Canvas
 from .studio import Job, drawn, located, photographed, projects, read, seen
 
 NO_EYES = (
-    "No CLIP_VISION is connected: identity, closed, kept, gap, copies and text cannot be given, only pictures. Connect one "
-    "(Load CLIP Vision) to have them scored."
+    "No CLIP_VISION is connected: identity, closed, kept, gap, copies and text cannot be given, only pictures. "
+    "Connect one (Load CLIP Vision) to have them scored."
 )
 OTHER_SET = (
     "It was learned from other pictures than these, or from another split of them: which of these it has seen is not "

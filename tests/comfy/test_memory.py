@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from concept_loom.personalization.comfyui.gradient_checkpoint import checkpointed
-from concept_loom.personalization.comfyui.memory import Room, Way, below, room_for, ways_down
+from concept_loom.personalization.comfyui.memory import Offload, Room, Way, room_for
 from concept_loom.personalization.comfyui.session import training_session
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.footprint import Footprint
@@ -70,8 +70,8 @@ def test_low_rank_layers_act_after_checkpointing_and_leave_nothing_behind() -> N
     assert not any(module._forward_hooks or "forward" in module.__dict__ for module in network.modules())
 
 
-def room(free: float) -> Room:
-    return Room(2 * GB, 0, int(free * GB), 0, Footprint(GB, GB // 5, 0))
+def room(free: float, movable: float = 0.0) -> Room:
+    return Room(2 * GB, 0, int((2 + free) * GB), int(movable * GB), 0, Footprint(GB, GB // 5, 0))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,23 @@ def room(free: float) -> Room:
 )
 def test_the_fastest_way_that_fits_is_taken(free, way) -> None:
     assert room(free).best(4) == way
+
+
+@pytest.mark.parametrize(
+    ("free", "way", "waiting"),
+    [
+        (0.8, Way(True, 4), 0.0),
+        (0.5, Way(True, 4, Offload.NEEDED), 2.8 - 0.9 * 2.5),
+        (-1.1, Way(True, 4, Offload.NEEDED), 2.8 - 0.9 * 0.9),
+        (-1.3, Way(True, 2, Offload.ALL), 2.0),
+    ],
+)
+def test_weights_make_way_before_pictures_do(free, way, waiting) -> None:
+    taken = room(free, movable=2)
+    assert taken.best(4) == way
+    assert taken.waiting(way) == pytest.approx(waiting * GB)
+    assert taken.needs(way) <= taken.total
+    assert ("of weights wait in main memory" in taken.sentence(way, 4)) == (waiting > 0)
 
 
 def test_what_is_spared_is_told() -> None:
@@ -94,8 +111,10 @@ def test_what_ran_out_is_told_in_figures_whether_it_was_foreseen_or_not() -> Non
 
 
 def test_every_step_down_is_sparer_until_there_is_none() -> None:
-    way, seen = Way(False, 6), []
-    while way:
-        seen.append(way)
-        way = below(way)
-    assert seen == list(ways_down(6)) == [Way(False, 6), Way(True, 6), Way(True, 3), Way(True, 1)]
+    plain, everything = room(0.5), room(0.5, movable=2)
+    assert plain.ways(6) == [Way(False, 6), Way(True, 6), Way(True, 3), Way(True, 1)]
+    offloaded = [Way(True, 6, Offload.NEEDED), *(Way(True, size, Offload.ALL) for size in (6, 3, 1))]
+    assert everything.ways(6) == [Way(False, 6), Way(True, 6), *offloaded]
+    for one in (plain, everything):
+        needs = [one.needs(way) for way in one.ways(6)]
+        assert needs == sorted(needs, reverse=True) and len(set(needs)) == len(needs)
