@@ -10,6 +10,7 @@ from pathlib import Path
 import comfy.model_management as host
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from concept_loom.nodes.pictures import EXAMPLE_PICTURES
 from concept_loom.nodes.progress import PREVIEW_SHARE, LearningProgress
 from concept_loom.personalization import learner, training_pass
@@ -19,7 +20,8 @@ from concept_loom.personalization.comfyui import lesson as lesson_module
 from concept_loom.personalization.comfyui import painter
 from concept_loom.personalization.comfyui.canvas import Canvas
 from concept_loom.personalization.comfyui.lesson import Lesson, Wish, recipe_of, teach
-from concept_loom.personalization.comfyui.memory import Room, Way
+from concept_loom.personalization.comfyui.memory import Offload, Room, Way
+from concept_loom.personalization.comfyui.weights import Weights
 from concept_loom.personalization.contact_sheet import contact_sheet
 from concept_loom.personalization.dataset import ConceptDataset, dataset_of
 from concept_loom.personalization.doctor import examine
@@ -404,6 +406,23 @@ def test_a_large_model_learns_the_same_in_less_memory(canvas, pictures, tmp_path
     assert any("computed twice" in sentence for sentence in sparing.sentences)
     for name, tensor in plain.concept.tensors().items():
         torch.testing.assert_close(sparing.concept.tensors()[name], tensor)
+
+
+def test_a_model_that_has_no_room_waits_in_main_memory_and_learns_the_same(
+    canvas, pictures, tmp_path, monkeypatch
+) -> None:
+    plain, _ = taught(canvas, pictures, tmp_path / "plain")
+    assert not waiting(canvas.model)
+    monkeypatch.setattr(Weights, "movable", Weights.size)  # as beside a GPU
+    monkeypatch.setattr(Room, "has", lambda room, way: way.offload is Offload.ALL)
+    sparing, _ = taught(canvas, pictures, tmp_path / "sparing")
+    assert waiting(canvas.model) and any("wait in main memory" in sentence for sentence in sparing.sentences)
+    for name, tensor in plain.concept.tensors().items():
+        torch.testing.assert_close(sparing.concept.tensors()[name], tensor)
+
+
+def waiting(model: ModelPatcher) -> bool:
+    return any(hasattr(module, "prev_comfy_cast_weights") for module in model.model.modules())
 
 
 @pytest.mark.parametrize(("part", "said"), [("vae", "latents of 4 channels"), ("clip", "text encoders")])
