@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .asked import asked
 from .composition import Composition, as_recommended
 from .concept import Concept
 from .denoiser import Denoiser, PromptEncoder
@@ -25,6 +26,17 @@ class Sitting(NamedTuple):
     seed: int = SEED
     steps: int = STEPS
     guidance: float = GUIDANCE
+
+
+def probes(
+    denoiser: Denoiser, encoder: PromptEncoder, concept: Concept, template: str, shape: Sequence[int]
+) -> Iterator[Tensor]:
+    """`preview`, then the first and the last of what Evaluate Concept asks: what was learned shows elsewhere."""
+    yield preview(denoiser, encoder, concept, template, shape)
+    placed = as_recommended(concept)
+    first, *_, last = asked("", placed)
+    for one in (first, last):
+        yield sampled(denoiser, encoder, (placed,), one.text, shape, Sitting())
 
 
 def preview(

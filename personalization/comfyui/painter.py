@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..concept import Concept
 from ..learned import Learned
-from ..preview import PREDICTIONS, preview
+from ..preview import PREDICTIONS, preview, probes
 from .canvas import Canvas
 from .session import Session
 
@@ -26,11 +26,14 @@ class Painter:
         self.last: Tensor | None = None
 
     def on_the_way(self, concept: Concept) -> Tensor | None:
-        """None when memory is short."""
+        """The probes side by side, (1, h, probes * w, 3); None when memory is short."""
         if not self.canvas.has_room_to_decode(torch.Size((1, *self.shape))):
             return None
-        self.last = self._decoded(preview(*self.session, concept, self.template, self.shape))
-        return self.last
+        pictures = []
+        for latents in probes(*self.session, concept, self.template, self.shape):
+            pictures.append(self._decoded(latents))
+            self.last = pictures[0]
+        return torch.cat(pictures, 2)
 
     def sketched(self, learned: Learned) -> Tensor | None:
         """Latents of what was learned, made with the training session; None when there is no time for it."""

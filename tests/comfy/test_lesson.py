@@ -5,6 +5,7 @@ import gc
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import comfy.model_management as host
@@ -31,6 +32,7 @@ from concept_loom.personalization.learner import LearnTask
 from concept_loom.personalization.library import file_name, free_path
 from concept_loom.personalization.objectives import denoising_loss
 from concept_loom.personalization.pictures import read_pictures
+from concept_loom.personalization.thumbnail import jpeg_of, picture_from
 from concept_loom.personalization.unfinished import FOLDER
 from concept_loom.playground import model as playground
 from concept_loom.tests.scratch_weights import write_scratch_weights
@@ -249,6 +251,21 @@ def test_cancelling_while_a_preview_is_drawn_keeps_the_best(canvas, pictures, tm
 
     lesson, _ = taught(canvas, pictures, tmp_path, show=cancel)
     assert lesson.path.exists() and len(lesson.concept.info.losses) == 2 and not lesson.finished
+
+
+def test_probes_show_the_word_in_three_prompts_and_the_first_is_the_thumbnail(canvas, pictures, tmp_path) -> None:
+    drawn: list[torch.Tensor] = []
+
+    def show(event: Event, picture_of) -> None:
+        if isinstance(event, Preview):
+            drawn.append(picture_of(event.concept))
+
+    lesson, _ = taught(canvas, pictures, tmp_path, show=show)
+    side = lesson.picture.shape[1]
+    assert {tuple(one.shape) for one in drawn} == {(1, side, 3 * side, 3)}
+    parts = drawn[-1].split(side, 2)
+    assert torch.equal(picture_from(jpeg_of(parts[0])), lesson.picture)
+    assert not any(torch.equal(one, other) for one, other in pairwise(parts))
 
 
 def test_cancelling_inside_a_held_out_check_keeps_the_best(canvas, pictures, tmp_path, monkeypatch) -> None:
