@@ -19,14 +19,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..personalization.recipe import Recipe, Stage, recipe_for
+from ..personalization.recipe import Recipe, Stage
 from ..playground.judge import load_judge
-from ..playground.model import FAMILY, WEIGHTS, load
+from ..playground.model import WEIGHTS, load
 from ..playground.scores import leaks
 from ..playground.world import PROMPTS
 from .finetuned import RANK, SIZE, finetuned
 from .kept import Kept
-from .made import Made, Method, concept_method, of, row
+from .made import Made, Method, concept_method, of, row, taking
 from .statistics import closed_share, paired_interval
 from .table import Table, fingerprint, print_table
 from .wind_tunnel import Case, Sampled, Tunnel, before, cases
@@ -47,12 +47,12 @@ class Ablation(NamedTuple):
 
 def ablations(steps: int) -> dict[str, Ablation]:
     """By the names of their rows; what a row stands against comes before it."""
-    quick, nested, fast = (_taking(method, steps) for method in ("quick", "nested", "staged fast"))
+    quick, nested, fast = (taking(method, steps) for method in ("quick", "nested", "staged fast"))
     return {
         "class word": Ablation(None),
         "quick": Ablation(quick),
-        **_layerwise(_taking("layerwise", steps)),
-        **_staged(_taking("staged", steps)),
+        **_layerwise(taking("layerwise", steps)),
+        **_staged(taking("staged", steps)),
         "nested, one value": Ablation(replace(nested, bank=1)),
         f"nested, bank of {nested.bank}": Ablation(nested, against="nested, one value"),
         "nested, value norm 1": Ablation(replace(nested, value_norm=1.0), against=f"nested, bank of {nested.bank}"),
@@ -68,10 +68,6 @@ def ablations(steps: int) -> dict[str, Ablation]:
         ),
         "staged fast, finetuned base": Ablation(fast, FINETUNED, "staged fast"),
     }
-
-
-def _taking(method: str, steps: int) -> Recipe:
-    return replace(recipe_for(method, FAMILY, "subject"), steps=steps)
 
 
 def _layerwise(whole: Recipe) -> dict[str, Ablation]:
@@ -104,7 +100,7 @@ def _free(stage: Stage) -> Stage:
 def _attractors(steps: int) -> dict[str, Ablation]:
     found = {}
     for method in ("textual inversion", "quick", "layerwise"):
-        recipe, alone = _taking(method, steps), f"{method}, one background"
+        recipe, alone = taking(method, steps), f"{method}, one background"
         varied = method if method != "textual inversion" else ""  # the full table has it
         found[alone] = Ablation(recipe, ONE_BACKGROUND, varied)
         found[f"{alone}, attractor"] = Ablation(replace(recipe, attractor=True), ONE_BACKGROUND, alone)

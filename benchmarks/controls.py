@@ -23,12 +23,12 @@ from ..playground.model import WEIGHTS, load
 from ..playground.scores import leaks
 from ..playground.world import CLASSES, PROMPTS, draw_instance, draw_scene, render
 from .kept import Kept
-from .made import drawn, learned_subject, timed
+from .made import drawn, learned_subject, taking
 from .statistics import closed_share
 from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import SPLIT, TRAINING, Case, Sampled, Tunnel, cases
 
-METHOD, SECONDS, LONG = chosen(AUTO, "subject", TRAINING), 20.0, 80.0
+METHOD, STEPS, LONG = chosen(AUTO, "subject", TRAINING), 60, 240
 INSTANCES, QUICK_INSTANCES = 6, 3
 SETTINGS = PROMPTS[:5]  # photographs: their identity is the clearest
 NOISE = 2.0  # of 255, on a memorised picture
@@ -55,8 +55,8 @@ class Controls:
         made = [self.sampled(case, other) for case, other in zip(self.cases, learned_from, strict=True)]
         return round(closed_share(self._identity(self.cases, made), self.floor, self.ceiling).mean, 4)
 
-    def sampled(self, case: Case, learned_from: Case, seconds: float = SECONDS) -> Sampled:
-        concept = learned_subject(timed(METHOD, seconds), self.tunnel, learned_from)
+    def sampled(self, case: Case, learned_from: Case, steps: int = STEPS) -> Sampled:
+        concept = learned_subject(taking(METHOD, steps), self.tunnel, learned_from)
         return drawn(as_recommended(concept), self.tunnel, case)
 
     def _identity(self, cases: Sequence[Case], made: Sequence[Sampled]) -> np.ndarray:
@@ -90,14 +90,14 @@ class Controls:
     def overtraining(self) -> dict:
         """Four times the learning may cost attributes; that it costs neither these nor identity is our goal."""
         scored = {
-            s: [self.tunnel.score(case, self.sampled(case, case, s)) for case in self.cases] for s in (SECONDS, LONG)
+            s: [self.tunnel.score(case, self.sampled(case, case, s)) for case in self.cases] for s in (STEPS, LONG)
         }
         means = {
             name: [round(float(np.mean([getattr(one, name) for one in every])), 4) for every in scored.values()]
             for name in ("attributes", "identity")
         }
         usual, long = means["attributes"]
-        return {"holds": long < usual, **means, "seconds": [SECONDS, LONG]}
+        return {"holds": long < usual, **means, "steps": [STEPS, LONG]}
 
     def leaking(self) -> dict:
         """Pictures with one background only teach it: it is seen more often where the prompt asks for another."""

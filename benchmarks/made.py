@@ -114,6 +114,11 @@ def timed(method: str, seconds: float, role: str = "subject") -> Recipe:
     return replace(recipe_for(method, FAMILY, role), seconds=seconds, steps=0)
 
 
+def taking(method: str, steps: int) -> Recipe:
+    """The playground's recipe of `method` for a subject, with so many steps: the same on a busy machine."""
+    return replace(recipe_for(method, FAMILY, "subject"), steps=steps)
+
+
 def row(tunnel: Tunnel, cases: Sequence[Case], method: Method, also: Also = lambda case, sampled: {}) -> dict:
     """Mean scores and costs of a method over the cases; `also` scores what only some tables ask."""
     costs, per_case = [], []
