@@ -1,13 +1,14 @@
 """`bench memory`: what learning is foretold to need on full-size models, and how it would fit cards of 12 and 8 GB.
 
-No step is taken: one forward per stage counts what autograd would keep (footprint.py), on the device that is there, in
-bf16. It is the sentence that Learn Concept says before its first step. A GPU's attention may keep less than a CPU's.
+One forward per stage counts what autograd would keep (footprint.py), in bf16. It is the sentence that Learn Concept
+says before its first step. `--measured` takes a step as well, on a second device (second_device.py), and compares.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +18,16 @@ from torch import Tensor
 
 from ..personalization.augment import TrainingLatents
 from ..personalization.comfyui.canvas import SIDES
-from ..personalization.comfyui.memory import Room, Way, room_for
+from ..personalization.comfyui.gradient_checkpoint import checkpointed
+from ..personalization.comfyui.memory import Offload, Room, Way, room_for
 from ..personalization.comfyui.session import Session, training_session
+from ..personalization.learner import LearnTask, learn
 from ..personalization.methods import Beginning, task_of
 from ..personalization.recipe import recipe_for
 from . import full_size
+from .card import card
 from .gauge import device_name
-from .step import machine_of
+from .step import Machine, machine_of
 from .table import Table, arguments, print_table
 
 METHODS = ("quick", "layerwise", "staged fast")
@@ -34,12 +38,15 @@ def main(argv: list[str]) -> int:
     parser = arguments("memory")
     parser.add_argument("--family", choices=tuple(full_size.UNETS), nargs="+", default=["SD 1.5", "SDXL"])
     parser.add_argument("--side", type=int, help="pixels; by default what the family was trained at, --quick the half")
+    parser.add_argument("--measured", action="store_true", help="also takes steps, which is slow without a GPU")
     wanted = parser.parse_args(argv)
     args.bf16_unet = args.bf16_text_enc = True
-    table = Table(wanted.json, {"bench": "memory", "quick": wanted.quick, "side": wanted.side})
+    table = Table(
+        wanted.json, {"bench": "memory", "quick": wanted.quick, "side": wanted.side, "measured": wanted.measured}
+    )
     table.values["device"] = device_name()
     for family in wanted.family:
-        table.once(family, lambda family=family: list(_rows(family, _side(family, wanted))))
+        table.once(family, lambda family=family: list(_rows(family, _side(family, wanted), wanted.measured)))
         show(family, table.values[family])
     return 0
 
@@ -48,23 +55,32 @@ def _side(family: str, wanted: argparse.Namespace) -> int:
     return wanted.side or SIDES[family] // (2 if wanted.quick else 1)
 
 
-def _rows(family: str, side: int) -> Iterator[dict[str, Any]]:
+def _rows(family: str, side: int, measured: bool) -> Iterator[dict[str, Any]]:
     machine = machine_of(family, side)
     machine.model.set_model_compute_dtype(torch.bfloat16)  # as on a GPU that has it
     for method in METHODS:
         with training_session(machine.model, machine.clip) as session:
             size, room = _asked(session, machine.latents, method)
-        yield {"method": method, "side": side, "pictures": size, **_foretold(room, size)}
+        told = {"method": method, "side": side, "pictures": size, **_foretold(room, size)}
+        yield told | ({"measured": _measured(machine, method, room)} if measured else {})
 
 
 def _asked(session: Session, latents: Tensor, method: str) -> tuple[int, Room]:
-    """The pictures per step that the method asks for, and the room that it has; pictures of the class take no more."""
+    """The pictures per step that the method asks for, and the room that it has."""
+    size = recipe_for(method, session.denoiser.base.family, "subject").batch_size
+    return size, room_for(_task(session, latents, method), session)
+
+
+def _task(session: Session, latents: Tensor, method: str) -> LearnTask:
+    """A step on one picture per stage; pictures of the class take no more."""
     base = session.denoiser.base
-    recipe = replace(recipe_for(method, base.family, "subject"), dpp=0.0)
+    recipe = recipe_for(method, base.family, "subject")
+    stages = tuple(replace(stage, share=1.0) for stage in recipe.stages)
+    recipe = replace(recipe, stages=stages, steps=len(stages), batch_size=1, dpp=0.0)
     shown = TrainingLatents(tuple(latents[:1]), (latents.new_ones(1, *latents.shape[2:]),), ("",))
     words = ("mug", "mug", "subject")
     beginning = Beginning(session.encoder, base, recipe, *words, denoiser=session.denoiser, latents=shown)
-    return recipe.batch_size, room_for(task_of(beginning, seed=0), session)
+    return task_of(beginning, seed=0)
 
 
 def _foretold(room: Room, size: int) -> dict[str, Any]:
@@ -81,10 +97,30 @@ def _on(card: Room, size: int) -> str:
     return card.sentence(card.best(size), size)
 
 
+def _measured(machine: Machine, method: str, room: Room) -> dict[str, list[int]]:
+    """What was foretold of a step on one picture, and the most that the second device held; the peer of each way."""
+    room = room._replace(movable=room.weights)
+    ways = {"plain": Way(False, 1), "computed twice": Way(True, 1), "waiting": Way(True, 1, Offload.ALL)}
+    return {name: [room.needs(way), _peak(machine, method, room, way)] for name, way in ways.items()}
+
+
+def _peak(machine: Machine, method: str, room: Room, way: Way) -> int:
+    with card(machine.model, machine.clip.patcher) as memory, training_session(machine.model, machine.clip) as session:
+        session.weights.wait(room.waiting(way))
+        memory.peak = memory.held
+        with checkpointed(session.denoiser.network) if way.checkpoint else nullcontext():
+            learn(replace(_task(session, machine.latents, method), keep_every=1e9))
+        return memory.peak
+
+
 def show(family: str, rows: list[dict[str, Any]]) -> None:
     names = ("weights_bytes", "one_picture_bytes", "one_picture_computed_twice_bytes")
     heads = (f"{family}, {rows[0]['side']} px", "weights GB", "1 picture", "computed twice")
     print_table(heads, [(row["method"], *(row[name] / 1e9 for name in names)) for row in rows])
     for row in rows:
+        for way, (told, peak) in row.get("measured", {}).items():
+            print(
+                f"{row['method']}, {way}: foretold {told / 1e9:.2f} GB, held {peak / 1e9:.2f}, {told / peak:.2f} of it"
+            )
         print(f"{row['method']}: {row['on_12_gb']} {row['on_8_gb']}")
     print(flush=True)

@@ -1,7 +1,8 @@
 """`bench overhead`: what composed concepts cost while a picture is drawn, against the unpatched model of the same run.
 
 A prediction with guidance (one prompt with the words, one without), as the sampler asks for it. Patched and unpatched
-runs take turns; a case is the median ratio of neighbours. "unpatched again" tells how far noise alone moves it.
+runs take turns; a case is the median ratio of neighbours. "unpatched again" tells how far noise alone moves it,
+"merged, unchanged" what it costs that the host keeps merged weights in another place: zeros were added to them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ FAMILY = "SD 1.5"
 STEPS = 2  # of one sampling: a run reads its conditionings in the first
 RUNS, QUICK_RUNS = 6, 3
 RANK, BANK = 8, 8
-AGAIN = "unpatched again"
+AGAIN, UNCHANGED = "unpatched again", "merged, unchanged"
 
 
 class Case(NamedTuple):
@@ -111,6 +112,16 @@ class Bench:
         )
         return Case(model, positive, negative)
 
+    def unchanged(self) -> Case:
+        """The layers that "merged low rank" changes, with zeros added by the host."""
+        plain = self.case(())
+        weights = plain.model.model.state_dict().items()
+        zeros = {
+            key: w.new_zeros(()).expand(w.shape) for key, w in weights if ".transformer_blocks." in key and w.ndim == 2
+        }
+        plain.model.add_patches({key: ("diff", (zero,)) for key, zero in zeros.items()})
+        return plain
+
     def _timed(self, executor: WrapperExecutor, *args: object, **kwargs: object) -> object:
         began = clock()
         out = executor(*args, **kwargs)
@@ -156,7 +167,8 @@ def main(argv: list[str]) -> int:
     loaded = full_size.opened(wanted.checkpoint) if wanted.checkpoint else full_size.load(family, CHECKPOINTS)
     bench = Bench(loaded, side)
     base_seconds: list[float] = []
-    for name, make in CASES.items():
+    cases = {name: lambda make=make: bench.case(make(bench.base)) for name, make in CASES.items()}
+    for name, make in {**cases, UNCHANGED: bench.unchanged}.items():
         table.row(name, partial(_row, bench, make, QUICK_RUNS if wanted.quick else RUNS, base_seconds), "case")
         print(f"{name}: {table.values['rows'][-1]['ratio']:.3f}", flush=True)
     if base_seconds:
@@ -167,9 +179,9 @@ def main(argv: list[str]) -> int:
 
 
 @torch.inference_mode()  # as the host runs its nodes
-def _row(bench: Bench, make: Callable[[Base], Composition], runs: int, base_seconds: list[float]) -> dict[str, float]:
+def _row(bench: Bench, make: Callable[[], Case], runs: int, base_seconds: list[float]) -> dict[str, float]:
     torch.manual_seed(0)
-    ours, theirs = bench.compared(bench.case(make(bench.base)), runs)
+    ours, theirs = bench.compared(make(), runs)
     base_seconds += theirs
     ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
     return {"ratio": round(median_ratio(ours, theirs), 4), "least": round(ratios[0], 4), "most": round(ratios[-1], 4)}

@@ -68,6 +68,8 @@ class Canvas(NamedTuple):
         device = self.vae.patcher.load_device
         if host.is_device_cpu(device):
             return True
+        if host.DISABLE_SMART_MEMORY:  # the host pushes everything out for whatever it loads
+            return False
         needed = self.vae.patcher.model_size() + self.vae.memory_used_decode(shape, self.vae.vae_dtype)
         free = host.get_free_memory(device)
         return free > 1.2 * needed + host.minimum_inference_memory()  # pyright: ignore[reportOperatorIssue]

@@ -42,13 +42,15 @@ class Way(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Bytes: `weights` that are on the device or would be, the `largest` of them, `total` memory for them and a step.
+    """Bytes: `weights` that are on the device or would be, the `largest` of them, those of the heaviest `block`.
 
-    `movable` weights may wait in main memory. `trained`: tensors; `step`: of one picture.
+    `total`: memory for them and a step. `movable` weights may wait in main memory. `trained`: tensors; `step`: of one
+    picture.
     """
 
     weights: int
     largest: int
+    block: int
     total: int
     movable: int
     trained: int
@@ -60,7 +62,8 @@ class Room(NamedTuple):
 
     def _in_all(self, way: Way) -> int:
         beside = COPIES * self.largest + STATES * self.trained
-        return self.weights + beside + self.step.of(way.batch_size, way.checkpoint)
+        again = self.block if way.checkpoint else 0  # a block that is computed again keeps what was fetched or cast
+        return self.weights + beside + again + self.step.of(way.batch_size, way.checkpoint)
 
     def waiting(self, way: Way) -> int:
         """Bytes of weights in main memory."""
@@ -124,11 +127,13 @@ def room_for(task: LearnTask, session: Session) -> Room:
     step = Footprint(*(max(sizes) for sizes in zip(*steps, strict=True)))
     trained = sum(tensor.numel() * 4 for tensor in task.start.values())
     largest = max(tensor.nbytes for tensor in network.parameters())
+    computed_in = session.denoiser.patcher.model.get_dtype_inference()
+    block = computed_in.itemsize * max(sum(one.numel() for one in block.parameters()) for block in blocks)
     free = int(host.get_free_memory(device))  # pyright: ignore[reportArgumentType]
     frozen = session.weights
     if host.vram_state is host.VRAMState.NO_VRAM:  # the host keeps them off the device, whatever is asked for
-        return Room(frozen.loaded, largest, frozen.loaded + free, 0, trained, step)
-    return Room(frozen.size, largest, frozen.loaded + free, frozen.movable, trained, step)
+        return Room(frozen.loaded, largest, block, frozen.loaded + free, 0, trained, step)
+    return Room(frozen.size, largest, block, frozen.loaded + free, frozen.movable, trained, step)
 
 
 def in_memory(

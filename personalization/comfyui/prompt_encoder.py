@@ -48,6 +48,8 @@ class ClipPromptEncoder:
 
     def _encoded(self, text: str, composition: Composition) -> Context:
         clip = weave_clip(self._clip, composition)
+        # It is loaded. The host would load it once more, and for that push out the model or take the room of a step.
+        clip.load_model = lambda tokens=None: clip.patcher
         out = clip.encode_from_tokens(clip.tokenize(text), return_dict=True)
         return Context(out["cond"], ENCODED[out["cond"]].slots, out["pooled_output"])
 

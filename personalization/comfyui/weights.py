@@ -15,7 +15,11 @@ class Weights:
     patchers: tuple[ModelPatcher, ...]
 
     def load(self) -> None:
-        """All of them to the device, and everything else off it; where they do not fit, as few as the host likes."""
+        """All of them to the device, and everything else off it.
+
+        Where they do not fit, or leave less than the host wants to run a model, all that may wait in main memory until
+        it is known what a step needs.
+        """
         models = list(reversed(self.patchers))
         try:
             host.load_models_gpu(models, memory_required=int(1e20), force_full_load=True)
@@ -23,6 +27,9 @@ class Weights:
             if not host.is_oom(error):
                 raise
             host.load_models_gpu(models, memory_required=int(1e20))
+        device = self.patchers[-1].load_device
+        if self.movable and host.get_free_memory(device) < host.minimum_inference_memory():  # pyright: ignore[reportOperatorIssue]
+            self.wait(self.movable)
 
     @property
     def size(self) -> int:

@@ -52,6 +52,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def canvas(weights: Path) -> Canvas:
+    return canvas_of(weights)
+
+
+def canvas_of(weights: Path) -> Canvas:
     with torch.inference_mode():
         return Canvas(*playground.load(weights)[:3])
 

@@ -71,7 +71,7 @@ def test_low_rank_layers_act_after_checkpointing_and_leave_nothing_behind() -> N
 
 
 def room(free: float, movable: float = 0.0) -> Room:
-    return Room(2 * GB, 0, int((2 + free) * GB), int(movable * GB), 0, Footprint(GB, GB // 5, 0))
+    return Room(2 * GB, 0, 0, int((2 + free) * GB), int(movable * GB), 0, Footprint(GB, GB // 5, 0))
 
 
 @pytest.mark.parametrize(

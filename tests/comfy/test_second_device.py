@@ -1,0 +1,100 @@
+"""Learning and drawing on a device with a memory of its own, as on a GPU: the same values, and no two devices mixed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from concept_loom.benchmarks.card import AMPLE, MAIN, card
+from concept_loom.benchmarks.second_device import DEVICE, Memory
+from concept_loom.personalization.comfyui.canvas import Canvas
+from concept_loom.personalization.comfyui.concept_clip import weave_clip
+from concept_loom.personalization.comfyui.lesson import Lesson
+from concept_loom.personalization.comfyui.patch import weave_model
+from concept_loom.personalization.composition import PlacedConcept
+from concept_loom.personalization.parts import ImageTokens, NestedValues
+from concept_loom.playground import model as playground
+
+from . import test_lesson, tiny
+from .test_prompt_to_picture import picture
+
+WISH = replace(test_lesson.WISH, steps=4)
+weights, pictures = test_lesson.weights, test_lesson.pictures
+Move = Callable[..., Memory]
+
+
+@pytest.fixture
+def move() -> Iterator[Move]:
+    """From here on these patchers' models belong on a second device; one at a time."""
+    with ExitStack() as stack:
+
+        def moved(*patchers: ModelPatcher, size: int = AMPLE) -> Memory:
+            stack.close()
+            return stack.enter_context(card(*patchers, size=size))
+
+        yield moved
+
+
+@pytest.fixture
+def lesson(pictures, weights: Path, tmp_path: Path, move: Move) -> Callable[..., tuple[Lesson, Memory | None]]:
+    """Learned in a folder of its own, on the second device where its size is given."""
+
+    def learned(method: str, size: int = 0) -> tuple[Lesson, Memory | None]:
+        model, clip, vae = test_lesson.canvas_of(weights)
+        memory = move(model, clip.patcher, vae.patcher, size=size) if size else None
+        vae.device = DEVICE if size else MAIN
+        wish = replace(WISH, method=method)
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        return test_lesson.taught(Canvas(model, clip, vae), pictures, folder, wish)[0], memory
+
+    return learned
+
+
+def same(one: Lesson, other: Lesson) -> None:
+    for name, tensor in one.concept.tensors().items():
+        torch.testing.assert_close(other.concept.tensors()[name], tensor, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["textual inversion", "layerwise", "nested", "staged fast"])
+def test_every_method_learns_there_what_it_learns_here(lesson, method: str) -> None:
+    here, _ = lesson(method)
+    there, memory = lesson(method, AMPLE)
+    same(here, there)
+    assert memory.peak > memory.held
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_on_a_small_card_weights_wait_and_the_rest_fits(lesson, fits: bool) -> None:
+    """Where all weights can be loaded but no step beside them, and where they cannot even be loaded."""
+    ample, memory = lesson("quick", AMPLE)
+    with torch.device("meta"):
+        whole = sum(one.numel() * 4 for one in playground.new_unet().parameters())
+    scarce, small = lesson("quick", memory.peak - whole // 4 if fits else whole + whole // 4)
+    assert small.peak <= small.size and "of weights wait in main memory" in " ".join(scarce.sentences)
+    same(ample, scarce)
+
+
+@pytest.mark.parametrize("family", ["SD 1.5", "SDXL"])
+def test_every_part_draws_there_what_it_draws_here(family: str, move: Move) -> None:
+    mug, hat = (tiny.concept(word, word, family) for word in ("mug", "hat"))
+    region = torch.zeros(64, 64)
+    region[:, 32:] = 1
+    placed = (
+        PlacedConcept(mug, region=1 - region, strength=0.8),
+        PlacedConcept(tiny.guest(ImageTokens, hat), region=region, start=0.2),
+        PlacedConcept(tiny.guest(NestedValues, tiny.concept("bag", "bag", family))),
+        PlacedConcept(tiny.low_rank(tiny.concept("shoe", "shoe", family))),
+        PlacedConcept(tiny.low_rank(tiny.concept("house", "house", family)), sparing=False),
+    )
+    text = f"a photo of {' and '.join(f'<{one.word}>' for one in placed)}"
+    model, clip, pictures = tiny.fresh_model(family), tiny.fresh_clip(family), []
+    for there in (False, True):
+        if there:
+            assert move(model, clip.patcher).held == 0
+        woven = weave_model(model, placed), weave_clip(clip, placed)
+        pictures.append(picture(*woven, text))
+    assert next(model.model.parameters()).device == DEVICE and pictures[1].device == MAIN
+    torch.testing.assert_close(*pictures, rtol=1e-2, atol=1e-2)
