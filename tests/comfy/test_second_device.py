@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import comfy.model_management as host
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -15,6 +16,7 @@ from concept_loom.personalization.comfyui.concept_clip import weave_clip
 from concept_loom.personalization.comfyui.lesson import Lesson
 from concept_loom.personalization.comfyui.patch import weave_model
 from concept_loom.personalization.composition import PlacedConcept
+from concept_loom.personalization.learned import Event, Preview
 from concept_loom.personalization.parts import ImageTokens, NestedValues
 from concept_loom.playground import model as playground
 
@@ -42,13 +44,13 @@ def move() -> Iterator[Move]:
 def lesson(pictures, weights: Path, tmp_path: Path, move: Move) -> Callable[..., tuple[Lesson, Memory | None]]:
     """Learned in a folder of its own, on the second device where its size is given."""
 
-    def learned(method: str, size: int = 0) -> tuple[Lesson, Memory | None]:
+    def learned(method: str, size: int = 0, show=None) -> tuple[Lesson, Memory | None]:
         model, clip, vae = test_lesson.canvas_of(weights)
         memory = move(model, clip.patcher, vae.patcher, size=size) if size else None
         vae.device = DEVICE if size else MAIN
         wish = replace(WISH, method=method)
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        return test_lesson.taught(Canvas(model, clip, vae), pictures, folder, wish)[0], memory
+        return test_lesson.taught(Canvas(model, clip, vae), pictures, folder, wish, show)[0], memory
 
     return learned
 
@@ -75,6 +77,20 @@ def test_on_a_small_card_weights_wait_and_the_rest_fits(lesson, fits: bool) -> N
     scarce, small = lesson("quick", memory.peak - whole // 4 if fits else whole + whole // 4)
     assert small.peak <= small.size and "of weights wait in main memory" in " ".join(scarce.sentences)
     same(ample, scarce)
+
+
+def test_a_host_that_keeps_nothing_loaded_pushes_out_no_model_that_learns(lesson, monkeypatch) -> None:
+    """`--disable-smart-memory`: whatever it loads, everything else goes."""
+    shown = []
+
+    def show(event: Event, picture_of: Callable) -> None:
+        if isinstance(event, Preview):
+            shown.append(picture_of(event.concept))
+
+    monkeypatch.setattr(host, "DISABLE_SMART_MEMORY", True)
+    learned, _ = lesson("staged fast", AMPLE, show)
+    assert learned.finished and learned.picture.std() > 0
+    assert shown and not any(one is not None for one in shown)
 
 
 @pytest.mark.parametrize("family", ["SD 1.5", "SDXL"])
