@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import comfy.model_management as host
 from comfy.model_patcher import ModelPatcher
 
+EVERYTHING = 10**20  # bytes; asked for the exact size the host leaves a few layers behind
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -17,8 +19,8 @@ class Weights:
     def load(self) -> None:
         """All of them to the device, and everything else off it.
 
-        Where they do not fit, or leave less than the host wants to run a model, all that may wait in main memory until
-        it is known what a step needs.
+        Where they do not fit, or leave less than the host wants to run a model, some wait in main memory until it is
+        known what a step needs.
         """
         models = list(reversed(self.patchers))
         try:
@@ -27,9 +29,10 @@ class Weights:
             if not host.is_oom(error):
                 raise
             host.load_models_gpu(models, memory_required=int(1e20))
-        device = self.patchers[-1].load_device
-        if self.movable and host.get_free_memory(device) < host.minimum_inference_memory():  # pyright: ignore[reportOperatorIssue]
-            self.wait(self.movable)
+        free = host.get_free_memory(self.patchers[-1].load_device)
+        lacking = int(host.minimum_inference_memory() - free)  # pyright: ignore[reportOperatorIssue]
+        if self.movable and lacking > 0:
+            self.wait(min(lacking, self.movable))
 
     @property
     def size(self) -> int:
@@ -56,7 +59,7 @@ class Weights:
             if here > stays:
                 patcher.partially_unload(patcher.offload_device, here - stays)
             elif here < stays:
-                patcher.partially_load(patcher.load_device, stays - here)
+                patcher.partially_load(patcher.load_device, stays - here if stays < whole else EVERYTHING)
             size -= whole - stays
 
     @property
