@@ -38,6 +38,7 @@ def card(*patchers: ModelPatcher, size: int = AMPLE) -> Iterator[Memory]:
             yield memory
         finally:
             for patcher, load, offload in before:
+                patcher.detach()  # also where a clone brought its weights here
                 patcher.load_device, patcher.offload_device = load, offload
 
 
