@@ -67,10 +67,9 @@ class Room(NamedTuple):
 
     def waiting(self, way: Way) -> int:
         """Bytes of weights in main memory."""
-        needed = self._in_all(way) - int(FILLED * self.total)
-        return {Offload.NONE: 0, Offload.NEEDED: max(0, min(self.movable, needed)), Offload.ALL: self.movable}[
-            way.offload
-        ]
+        if way.offload is Offload.NEEDED:
+            return max(0, min(self.movable, self._in_all(way) - int(FILLED * self.total)))
+        return self.movable if way.offload is Offload.ALL else 0
 
     def has(self, way: Way) -> bool:
         return self.needs(way) <= self.total
