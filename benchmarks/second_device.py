@@ -95,6 +95,10 @@ class _Dispatch:
         goes = bool(there) if asked is None else torch.device(asked).type == DEVICE.type
         if name == "aten::copy_":
             goes = isinstance(args[0], There)
+        if goes and kwargs.get("generator") is not None:
+            raise RuntimeError(
+                f"Expected a generator of {DEVICE} for {name}, found one of {kwargs['generator'].device}"
+            )
         real_args, real_kwargs = tree_map_only(There, lambda one: one.value, (args, dict(kwargs)))
         out = func(*real_args, **({**real_kwargs, "device": HERE} if asked is not None else real_kwargs))
         if not goes:
@@ -130,8 +134,8 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence = (), kwargs: Mapping | None = None) -> Any:
         named = dict(kwargs or {})
-        if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__) and isinstance(args[0], There):
-            return func(args[0].detach().cpu(), *args[1:], **named)
+        if func is Tensor.tolist and isinstance(args[0], There):
+            return func(args[0].detach().cpu())
         if func in (torch.tensor, torch.as_tensor, torch.asarray) and _is_there(named.get("device")):
             return func(*args, **{**named, "device": HERE}).to(DEVICE)
         if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], There):
@@ -169,9 +173,7 @@ class SecondDevice:
         attention = torch.library.Library("aten", "IMPL")
         attention.impl("scaled_dot_product_attention", _attention, "AutogradLazy")
         self._stack.callback(attention._destroy)
-        setattr(
-            torch, DEVICE.type, torch.cpu
-        )  # checkpointing asks the device's module for its random numbers and autocast
+        setattr(torch, DEVICE.type, torch.cpu)  # checkpointing asks the device's module for autocast
         self._stack.callback(delattr, torch, DEVICE.type)
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         self._stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, False)
