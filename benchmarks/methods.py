@@ -108,7 +108,7 @@ def main(argv: list[str]) -> int:
     parser = arguments("methods", learns=True)
     parser.add_argument("--ablations", action="store_true", help="what each piece of a method is worth (ablations.py)")
     parser.add_argument("--instances", type=int, help="how many instances, instead of the table's own number")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of learning, for everybody")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of learning, for every row of the tables")
     parser.add_argument("--steps", type=int, default=ablations.STEPS, help="of learning, for every row of --ablations")
     parser.add_argument("--judge", choices=NAMES, default=NAMES[0], help="who scores the pictures")
     wanted = parser.parse_args(argv)

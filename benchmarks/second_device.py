@@ -60,6 +60,8 @@ class _Place:
 
 
 class There(Tensor):
+    """A tensor on the device, and its value."""
+
     value: Tensor
     place: _Place
 

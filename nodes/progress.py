@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..personalization.concept import Concept
 from ..personalization.curve import Curve
-from ..personalization.learned import Event, Planned, Preview, Step
+from ..personalization.learned import Event, Planned, Preview, Started, Step
 from ..personalization.outlook import outlook
 from ..personalization.thumbnail import image_of
 from .page import tell
@@ -33,7 +33,9 @@ class LearningProgress:
 
     def __call__(self, event: Event, picture_of: Callable[[Concept], Tensor | None]) -> None:
         self.curve.add(event)
-        if isinstance(event, Step):
+        if isinstance(event, Started):  # once more, on a clock that begins anew, where memory ran out
+            self.first, self.told = None, -EVERY
+        elif isinstance(event, Step):
             self.bar.update_absolute(event.step, event.steps)
             self._tell(event)
         elif isinstance(event, Preview) and self._has_time():

@@ -32,7 +32,7 @@ class Weights:
         free = host.get_free_memory(self.patchers[-1].load_device)
         lacking = int(host.minimum_inference_memory() - free)  # pyright: ignore[reportOperatorIssue]
         if self.movable and lacking > 0:
-            self.wait(min(lacking, self.movable))
+            self.wait(min(self.size - self.loaded + lacking, self.movable))
 
     @property
     def size(self) -> int:

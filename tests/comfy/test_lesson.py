@@ -27,7 +27,7 @@ from concept_loom.personalization.contact_sheet import contact_sheet
 from concept_loom.personalization.dataset import ConceptDataset, dataset_of
 from concept_loom.personalization.doctor import examine
 from concept_loom.personalization.evaluation import held_out_losses
-from concept_loom.personalization.learned import Event, Held, LearningDiverged, Planned, Preview, Step
+from concept_loom.personalization.learned import Event, Held, LearningDiverged, Planned, Preview, Started, Step
 from concept_loom.personalization.learner import LearnTask
 from concept_loom.personalization.library import file_name, free_path
 from concept_loom.personalization.objectives import denoising_loss
@@ -540,3 +540,17 @@ def test_pictures_on_the_way_take_no_more_than_their_share_of_the_time(monkeypat
         progress(Step(step, 100, 0.5, now[0]), picture_of)
         progress(Preview(step, tiny.concept()), picture_of)
     assert len(made) > 5 and sum(made) <= PREVIEW_SHARE * now[0] + 2.0
+
+
+def test_the_time_left_is_told_anew_where_learning_began_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After memory ran out its clock starts at 0: nothing of the first attempt may count."""
+    said: list[str] = []
+    monkeypatch.setattr("concept_loom.nodes.progress.tell", lambda event, data: said.append(data["text"]))
+    progress = LearningProgress("7")
+    for step in range(1, 61):
+        progress(Step(step, 100, 0.5, 1.0 * step), lambda concept: None)
+    said.clear()
+    progress(Started(100, 0), lambda concept: None)
+    for step in range(41, 46):
+        progress(Step(step, 100, 0.5, 10.0 * (step - 40)), lambda concept: None)
+    assert said[-1] == "45 of 100 steps, about 9 minutes left on this machine."

@@ -18,9 +18,8 @@ from .test_learning import LAYERWISE, NESTED, QUICK, STAGED, WORD, task
 
 GB = 10**9
 RECIPES = [QUICK, LAYERWISE, NESTED, WORD, STAGED]
-RECOMPUTED = (
-    0.4  # at least; 0.43 (nested) to 0.92: the largest block, which comes back in the backward pass, is the rest
-)
+# At least; 0.43 (nested) to 0.92: the largest block, which comes back in the backward pass, is the rest.
+RECOMPUTED = 0.4
 
 
 def really_kept(work, weights) -> int:

@@ -15,6 +15,7 @@ from concept_loom.personalization.comfyui.canvas import Canvas
 from concept_loom.personalization.comfyui.concept_clip import weave_clip
 from concept_loom.personalization.comfyui.lesson import Lesson
 from concept_loom.personalization.comfyui.patch import weave_model
+from concept_loom.personalization.comfyui.weights import Weights
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.learned import Event, Preview
 from concept_loom.personalization.parts import ImageTokens, NestedValues
@@ -77,6 +78,17 @@ def test_on_a_small_card_weights_wait_and_the_rest_fits(lesson, fits: bool) -> N
     scarce, small = lesson("quick", memory.peak - whole // 4 if fits else whole + whole // 4)
     assert small.peak <= small.size and "of weights wait in main memory" in " ".join(scarce.sentences)
     same(ample, scarce)
+
+
+def test_what_waits_already_is_not_fetched_to_make_room(move: Move, monkeypatch) -> None:
+    """The host has loaded next to nothing of what cannot be loaded whole, and still misses a byte."""
+    model, clip = tiny.fresh_model(), tiny.fresh_clip()
+    size = (model.model_size() + clip.patcher.model_size()) * 3 // 4
+    memory = move(model, clip.patcher, size=size)
+    monkeypatch.setattr(host, "minimum_inference_memory", lambda: size + 1)
+    frozen = Weights((clip.patcher, model))
+    frozen.load()
+    assert memory.held < frozen.size // 10 and frozen.loaded < frozen.size // 10
 
 
 def test_a_host_that_keeps_nothing_loaded_pushes_out_no_model_that_learns(lesson, monkeypatch) -> None:

@@ -6,13 +6,11 @@ There is one memory here, so what a GPU's host does is made of its own pieces: i
 from contextlib import nullcontext
 
 import comfy.memory_management
-import comfy.model_management as host
 import comfy.ops
 import pytest
 import torch
 from concept_loom.personalization.comfyui import session
 from concept_loom.personalization.comfyui.session import training_session
-from concept_loom.personalization.comfyui.weights import Weights
 
 from .test_session import given, gradients, live, loss_of
 
@@ -58,21 +56,6 @@ def test_nothing_waits_where_there_is_one_memory():
     model, clip = given("SD 1.5")
     with training_session(model, clip) as opened:
         assert opened.weights.movable == 0 < opened.weights.size
-
-
-def test_where_they_do_not_fit_the_host_loads_what_it_likes(monkeypatch):
-    asked, load = [], host.load_models_gpu
-
-    def scarce(models, force_full_load=False, **how):
-        asked.append(force_full_load)
-        if force_full_load:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        load(models, **how)
-
-    model, clip = given("SD 1.5")
-    monkeypatch.setattr(host, "load_models_gpu", scarce)
-    Weights((clip.patcher, model)).load()
-    assert asked == [True, False]
 
 
 class Buffer:
