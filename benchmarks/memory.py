@@ -12,8 +12,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-import torch
-from comfy.cli_args import args
 from torch import Tensor
 
 from ..personalization.augment import TrainingLatents
@@ -41,7 +39,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--side", type=int, help="pixels; by default what the family was trained at, --quick the half")
     parser.add_argument("--measured", action="store_true", help="also takes steps, which is slow without a GPU")
     wanted = parser.parse_args(argv)
-    args.bf16_unet = args.bf16_text_enc = True
     table = Table(
         wanted.json, {"bench": "memory", "quick": wanted.quick, "side": wanted.side, "measured": wanted.measured}
     )
@@ -57,8 +54,7 @@ def _side(family: str, wanted: argparse.Namespace) -> int:
 
 
 def _rows(family: str, side: int, measured: bool) -> Iterator[dict[str, Any]]:
-    machine = machine_of(family, side)
-    machine.model.set_model_compute_dtype(torch.bfloat16)  # as on a GPU that has it
+    machine = machine_of(family, side, bf16=True)  # as on a GPU that has it
     for method in METHODS:
         with training_session(machine.model, machine.clip) as session:
             size, room = _asked(session, machine.latents, method)

@@ -2,7 +2,8 @@
 
 The floor is the unpatched model of the same process: forward, and backward to its text. Every row is a process of its
 own, so that its peak memory is its own; between two of its steps it times forward and floor. The peer is ComfyUI's
-Train LoRA with its defaults (bf16, gradient checkpointing), and with single settings changed.
+Train LoRA with its defaults (bf16, gradient checkpointing), and with single settings changed. `--bf16` computes all of
+it in bf16, as ComfyUI does on GPUs that have it: else the peer's bf16 stands beside a floor in fp32.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import comfy.model_patcher
 import comfy.sd
 import comfy.utils
 import torch
+from comfy.cli_args import args
 from torch import Tensor
 
 from ..personalization.augment import TrainingLatents
@@ -136,11 +138,14 @@ def bare(network: torch.nn.Module) -> Iterator[None]:
             module.forward = forward
 
 
-def machine_of(family: str, side: int, checkpoint: Path | None = None) -> Machine:
+def machine_of(family: str, side: int, checkpoint: Path | None = None, bf16: bool = False) -> Machine:
     """Frozen weights that autograd may pass through: the canvas's own are what floor and forward run on."""
+    args.bf16_unet = args.bf16_text_enc = bf16
     with torch.inference_mode(False):
         loaded = playground.load() if family == playground.FAMILY else _loaded(family, checkpoint)
         model, clip = loaded.model, loaded.clip
+        if bf16:
+            model.set_model_compute_dtype(torch.bfloat16)
         model.model.requires_grad_(False)
         host.load_models_gpu([model, clip.patcher], force_full_load=True)
         shape = (5, model.model.latent_format.latent_channels, side // 8, side // 8)
@@ -214,6 +219,7 @@ class Wanted(NamedTuple):
     quick: bool
     asked: int | None  # pixels
     checkpoint: Path | None = None
+    bf16: bool = False
 
     @property
     def side(self) -> int:
@@ -229,7 +235,7 @@ class Wanted(NamedTuple):
 
 def in_a_process(wanted: Wanted, method: str) -> dict[str, float | None]:
     command = [sys.executable, str(ROOT / "dev.py"), "bench", "step", "--family", wanted.family, "--row", method]
-    size = ["--side", str(wanted.side), *(["--quick"] if wanted.quick else [])]
+    size = ["--side", str(wanted.side), *(["--quick"] if wanted.quick else []), *(["--bf16"] if wanted.bf16 else [])]
     own = ["--checkpoint", str(wanted.checkpoint)] if wanted.checkpoint else []
     done = subprocess.run([*command, *size, *own], capture_output=True, text=True)
     if done.returncode:
@@ -247,22 +253,23 @@ def main(argv: list[str]) -> int:
     parser = arguments("step", any_checkpoint=True)
     parser.add_argument("--family", choices=(*full_size.UNETS, playground.FAMILY), help="only this one")
     parser.add_argument("--side", type=int, help="pixels; by default what the family was trained at, --quick the half")
+    parser.add_argument("--bf16", action="store_true", help="weights and computation in bf16, as on most GPUs")
     parser.add_argument("--sdxl", action="store_true", help="SDXL too; its weights take 10 GB in fp32")
     parser.add_argument("--row", choices=(*OURS, *CORE), help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     if given.row:
         first_to_go()
         wanted = Wanted(given.family, given.quick, given.side)
-        machine = machine_of(given.family, wanted.side, given.checkpoint)
+        machine = machine_of(given.family, wanted.side, given.checkpoint, given.bf16)
         print(json.dumps(measured(machine, given.row, wanted.steps(given.row))))
         return 0
     if given.checkpoint:
         given.family = full_size.family_in(given.checkpoint)
     families = [given.family] if given.family else ["SD 1.5", playground.FAMILY, *(["SDXL"] if given.sdxl else [])]
-    about = {"bench": "step", "quick": given.quick, "side": given.side}
+    about = {"bench": "step", "quick": given.quick, "side": given.side, "bf16": given.bf16}
     table = Table(given.json, about | ({"checkpoint": given.checkpoint.name} if given.checkpoint else {}))
     for family in families:
-        _measure(table, Wanted(family, given.quick, given.side, given.checkpoint))
+        _measure(table, Wanted(family, given.quick, given.side, given.checkpoint, given.bf16))
     table.values |= table.values.get(families[0], {})
     table.write()
     for family in families:
@@ -279,7 +286,7 @@ def _measure(table: Table, wanted: Wanted) -> None:
         except RowFailed as error:
             failed[method] = str(error)
         print(f"{key}: {raw.get(method) or failed[method]}", flush=True)
-    about = f"{wanted.family}, {wanted.side} px, batch 1"
+    about = f"{wanted.family}, {wanted.side} px, batch 1{', bf16' if wanted.bf16 else ''}"
     table.values[wanted.family] = {"model": about, "device": device_name(), **compared(raw), "failed": failed}
     table.write()
 

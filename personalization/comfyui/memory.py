@@ -10,6 +10,7 @@ from enum import Enum
 from typing import NamedTuple
 
 import comfy.model_management as host
+import torch
 from torch import Tensor
 
 from ..footprint import Footprint, footprint
@@ -25,6 +26,7 @@ COPIES = 2  # of the largest weight: kernels rearrange it, forward and backward 
 FILLED = 0.9  # of the memory where weights make way: what is foretold may be wrong by a little
 STATES = 3  # beside a trained tensor: its gradient and AdamW's two moments
 TOO_MUCH = "It needs more than is free."
+PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 class Offload(Enum):
@@ -45,7 +47,7 @@ class Room(NamedTuple):
     """Bytes: `weights` that are on the device or would be, the `largest` of them, those of the heaviest `block`.
 
     `total`: memory for them and a step. `movable` weights may wait in main memory. `trained`: tensors; `step`: of one
-    picture.
+    picture, in the precision `computed_in`.
     """
 
     weights: int
@@ -55,6 +57,7 @@ class Room(NamedTuple):
     movable: int
     trained: int
     step: Footprint
+    computed_in: torch.dtype
 
     def needs(self, way: Way) -> int:
         """Bytes at the peak, weights included."""
@@ -96,7 +99,8 @@ class Room(NamedTuple):
         ]
         how = f" ({', '.join(spared)})" if spared else ""
         needed, free = self._figures(way)
-        return f"Learning needs {needed} of {free} free{how}{scarce}."
+        precision = PRECISIONS.get(self.computed_in, str(self.computed_in))
+        return f"Learning in {precision} needs {needed} of {free} free{how}{scarce}."
 
     def shortage(self, way: Way) -> str:
         """What people read where memory ran out this way, whether that was foreseen or not."""
@@ -131,8 +135,8 @@ def room_for(task: LearnTask, session: Session) -> Room:
     free = int(host.get_free_memory(device))  # pyright: ignore[reportArgumentType]
     frozen = session.weights
     if host.vram_state is host.VRAMState.NO_VRAM:  # the host keeps them off the device, whatever is asked for
-        return Room(frozen.loaded, largest, block, frozen.loaded + free, 0, trained, step)
-    return Room(frozen.size, largest, block, frozen.loaded + free, frozen.movable, trained, step)
+        return Room(frozen.loaded, largest, block, frozen.loaded + free, 0, trained, step, computed_in)
+    return Room(frozen.size, largest, block, frozen.loaded + free, frozen.movable, trained, step, computed_in)
 
 
 def in_memory(

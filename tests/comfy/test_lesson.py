@@ -398,7 +398,7 @@ def test_where_memory_runs_out_once_it_goes_on_more_sparingly_and_says_so(canvas
 def test_what_it_needs_of_the_memory_is_said_before_the_first_step(canvas, pictures, tmp_path) -> None:
     lesson, seen = taught(canvas, pictures, tmp_path)
     planned = next(event for event in seen if isinstance(event, Planned))
-    assert re.fullmatch(r"Learning needs \d+\.\d GB of \d+\.\d GB free\.", planned.sentence)
+    assert re.fullmatch(r"Learning in fp32 needs \d+\.\d GB of \d+\.\d GB free\.", planned.sentence)
     assert seen.index(planned) < next(number for number, event in enumerate(seen) if isinstance(event, Step))
     assert planned.sentence in lesson.sentences
 

@@ -70,7 +70,7 @@ def test_low_rank_layers_act_after_checkpointing_and_leave_nothing_behind() -> N
 
 
 def room(free: float, movable: float = 0.0) -> Room:
-    return Room(2 * GB, 0, 0, int((2 + free) * GB), int(movable * GB), 0, Footprint(GB, GB // 5, 0))
+    return Room(2 * GB, 0, 0, int((2 + free) * GB), int(movable * GB), 0, Footprint(GB, GB // 5, 0), torch.bfloat16)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_weights_make_way_before_pictures_do(free, way, waiting) -> None:
 
 
 def test_what_is_spared_is_told() -> None:
-    assert room(4.0).sentence(Way(False, 4), 4) == "Learning needs 6.0 GB of 6.0 GB free."
+    assert room(4.0).sentence(Way(False, 4), 4) == "Learning in bf16 needs 6.0 GB of 6.0 GB free."
     told = room(0.1).sentence(Way(True, 1), 4)
     assert "2.2 GB of 2.1 GB free" in told and "1 instead of 4 pictures" in told and "may fail" in told
 

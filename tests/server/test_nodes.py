@@ -214,7 +214,7 @@ def test_the_quickstart_runs_as_it_is_shared(client: Client, concepts: Path) -> 
 def test_the_time_left_is_told_after_ten_steps_and_no_longer_when_it_is_over(client: Client) -> None:
     events = watched(client, learning(seed=31, steps=40) | {"4": loom("SaveConcept", concept=["3", 0], name="timed")})
     told = [event.data for event in events if event.type == "concept_loom.progress"]
-    assert {one["node"] for one in told} == {"3"} and told[0]["text"].startswith("Learning needs ")
+    assert {one["node"] for one in told} == {"3"} and told[0]["text"].startswith("Learning in fp32 needs ")
     steps = [int(one["text"].partition(" of 40 steps, about ")[0]) for one in told[1:-1]]
     assert steps == sorted(steps) and 10 <= steps[0] < 40
     assert told[-1]["text"] == ""
