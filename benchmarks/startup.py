@@ -6,6 +6,7 @@ In fresh processes, with all of ComfyUI's own nodes loaded already, its own load
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,8 +37,11 @@ print(json.dumps({**told, "loaded": loaded, "modules": foreign}))
 
 
 def one_start() -> dict[str, Any]:
+    """Compiled files are kept and found again, as for everybody who does not forbid it."""
     command = [sys.executable, "-c", LOADS, str(ROOT), "gpu" if on_gpu() else "cpu"]
-    told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=kept)
+    told = json.loads(done.stdout.splitlines()[-1])
     if not told["loaded"]:
         raise RuntimeError("ComfyUI did not load the pack; what it said stands in its log.")
     return told
