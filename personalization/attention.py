@@ -46,7 +46,10 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Places:
-    """Where one concept's slots stand in a call, for one span of channels: tensors of k entries, `u` (k, 1)."""
+    """Where one concept's slots stand in a call, for one span of channels: tensors of k entries, `u` (k, 1).
+
+    `wholly`: all of u is 1, which the host knows without asking the device.
+    """
 
     placed: PlacedConcept
     channels: slice
@@ -54,6 +57,7 @@ class Places:
     token: Tensor
     slot: Tensor
     u: Tensor
+    wholly: bool
 
 
 class Window(NamedTuple):
@@ -118,7 +122,8 @@ def _presence(places: Places, call: Call) -> Presence:
         if any(slots.word == places.placed.word for slots in chunk.slots)
         for sample in range(chunk.start, chunk.start + chunk.size)
     ]
-    return Presence(places.placed, u, tuple(boxes), tuple(sorted(_spoken(places.placed, call))))
+    wholly = places.wholly and places.placed.region is None
+    return Presence(places.placed, u, tuple(boxes), tuple(sorted(_spoken(places.placed, call))), wholly)
 
 
 def _spoken(placed: PlacedConcept, call: Call) -> set[tuple[int, int]]:
@@ -241,7 +246,7 @@ def _places(
     if window is not None:
         sigma = call.sigma[batch][:, None]
         u = u * ((sigma <= window.start) & (sigma >= window.end))
-    return Places(placed, channels, batch, token, slot, u)
+    return Places(placed, channels, batch, token, slot, u, window is None and set(strengths) == {1.0})
 
 
 def _joined(spans: Sequence[slice]) -> slice:

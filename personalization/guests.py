@@ -32,12 +32,16 @@ class Sides(NamedTuple):
 
 @dataclass(frozen=True)
 class Presence:
-    """One concept in one model call: `u` (b,) is 0 in samples without it; `boxes` say which part a sample shows."""
+    """One concept in one model call: `u` (b,) is 0 in samples without it; `boxes` say which part a sample shows.
+
+    `wholly`: wherever it is not 0 it is 1, at every position; known without asking the device.
+    """
 
     placed: PlacedConcept
     u: Tensor
     boxes: tuple[tuple[int, Box], ...]  # (sample, box)
     spoken: tuple[tuple[int, int], ...] = ()  # (sample, row) of its phrase, slots and category alike
+    wholly: bool = False
     _at: dict[Grid, Tensor] = field(default_factory=dict)
     _sides: dict[frozenset[int], Sides] = field(default_factory=dict)
 
@@ -82,9 +86,12 @@ class Presence:
 
 
 class Joint(NamedTuple):
-    """Tokens that the `touched` samples see behind their own `tokens`, under `bias` (t, 1, 1 or n, all tokens)."""
+    """Tokens that the `touched` samples see behind their own `tokens`, under `bias` (t, 1, 1 or n, all tokens).
 
-    bias: Tensor
+    None where it is 0 everywhere: attention without a mask is faster, and keeps less for the backward pass.
+    """
+
+    bias: Tensor | None
     touched: Tensor
     rest: Tensor
     tokens: int
@@ -110,6 +117,8 @@ def joint(guests: Sequence[tuple[Presence, Tensor]], tokens: int, grid: Grid, li
     """How the samples' own `tokens` and the guests' are seen together; `like` gives dtype and device of the logits."""
     first, *others = (presence for presence, _ in guests)
     touched, rest = first.sides(others)
+    if first.wholly and all(one.wholly and one.samples == first.samples for one in others):
+        return Joint(None, touched, rest, tokens)
     blocks = [
         presence_logits(presence.over(grid)[touched])[..., None].expand(-1, -1, rows.shape[-2])
         for presence, rows in guests

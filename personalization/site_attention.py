@@ -71,14 +71,17 @@ def _joined(
 ) -> Tensor:
     if joint is None:
         return attend(q, k, v, heads, *args, **kwargs)
-    own, short = joint.touched, joint.tokens
-    bias = joint.bias.expand(-1, -1, q.shape[1], -1)
-    masked = attend(q[own], k[own], v[own], heads, **{**kwargs, "mask": bias})
-    if not len(joint.rest):
-        return masked
-    rest = joint.rest
+
+    def together(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if joint.bias is None:
+            return attend(q, k, v, heads, *args, **kwargs)
+        return attend(q, k, v, heads, **{**kwargs, "mask": joint.bias.expand(-1, -1, q.shape[1], -1)})
+
+    own, rest, short = joint.touched, joint.rest, joint.tokens
+    if not len(rest):  # picked out they would be copied, and their gradients gathered
+        return together(q, k, v)
     plain = attend(q[rest], k[rest, :short], v[rest, :short], heads, *args, **kwargs)
-    return torch.cat((masked, plain))[torch.cat((own, rest)).argsort()]
+    return torch.cat((together(q[own], k[own], v[own]), plain))[torch.cat((own, rest)).argsort()]
 
 
 def _whole_bias(expected: Expected, q: Tensor) -> Tensor | None:
@@ -86,12 +89,12 @@ def _whole_bias(expected: Expected, q: Tensor) -> Tensor | None:
     joint, seen = expected.joint, expected.tokens - expected.banks
     if joint is None and len(expected.nested) <= 1:
         return None
-    positions = 1 if joint is None else joint.bias.shape[2]
+    positions = 1 if joint is None or joint.bias is None else joint.bias.shape[2]
     bias = q.new_zeros(q.shape[0], 1, positions, expected.tokens)
     bias[..., seen:] = torch.finfo(q.dtype).min / 2
     if joint is not None:
         bias[..., joint.tokens : seen] = torch.finfo(q.dtype).min / 2
-        bias[joint.touched, ..., :seen] = joint.bias.to(bias)
+        bias[joint.touched, ..., :seen] = 0.0 if joint.bias is None else joint.bias.to(bias)
     return bias
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import comfy_extras.nodes_attention_multiply as attention_multiply
 import comfy_extras.nodes_cfg as cfg_nodes
+import comfy_extras.nodes_context_windows as context_windows
 import comfy_extras.nodes_custom_sampler as custom
 import comfy_extras.nodes_differential_diffusion as differential
 import comfy_extras.nodes_easycache as easycache
@@ -354,6 +355,12 @@ def four(model, positive, negative) -> Tensor:
     return ksampler(model, positive, negative, latent={"samples": torch.zeros(4, 4, 16, 16)})
 
 
+def in_windows(model):
+    """Two frames at a time, each window over the last frame of the one before."""
+    how = ("standard_static", 1, False, "pyramid", 0, True)
+    return context_windows.ContextWindowsManualNode.execute(model, 2, 1, *how)[0]
+
+
 def few(steps: int) -> Neighbour:
     draw = sampled(steps=steps, cfg=1.0, schedule="sgm_uniform")
     return Neighbour(f"KSampler, sgm_uniform, {steps} step{'s'[: steps > 1]}, cfg 1", draw=draw)
@@ -378,6 +385,7 @@ SAMPLERS = (
     Neighbour("SamplerCustomAdvanced, PerpNegGuider", draw=perp_neg),
     Neighbour("KSampler, cfg 1", draw=sampled(cfg=1.0)),
     Neighbour("KSampler, four pictures", draw=four),
+    Neighbour("Context Windows (Manual), four frames", in_windows, draw=four, like=four),
     Neighbour("KSampler, image to image", draw=sampled(denoise=0.6, latent=picture())),
     Neighbour("SetLatentNoiseMask (inpainting)", draw=inpainted),
     Neighbour(

@@ -63,6 +63,13 @@ def test_their_effect_rises_with_strength(kind):
     assert effects == sorted(effects) and effects[0] > 0
 
 
+def test_image_tokens_are_the_same_with_a_mask_that_hides_nothing():
+    """At strength 1 none is made; a region that is everywhere needs one."""
+    whole, everywhere = Canvas(placed(ImageTokens)), Canvas(placed(ImageTokens, region=torch.ones(64, 64)))
+    drawn, same = (picture(one.model, one.clip, "a <mug>") for one in (whole, everywhere))
+    assert differ(drawn, same) < 1e-4
+
+
 @KINDS
 def test_outside_their_window_they_do_nothing(kind):
     canvas, plain = Canvas(placed(kind, start=0.5, end=0.6)), Canvas(embedded())

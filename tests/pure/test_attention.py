@@ -46,6 +46,22 @@ def test_strength_times_weight_draws_the_rows_in():
     assert torch.allclose(out[0, 1], torch.lerp(context()[0, 1], row(), 0.25))
 
 
+@pytest.mark.parametrize(
+    ("strength", "weights", "windows", "wholly"),
+    [
+        (1.0, (1.0,), {}, True),
+        (0.9, (1.0,), {}, False),
+        (1.0, (1.1,), {}, False),
+        (1.0, (1.0, 0.5), {}, False),
+        (1.0, (1.0,), {"mug": Window(14.0, 0.5)}, False),
+    ],
+)
+def test_the_host_knows_without_asking_the_device_where_a_concept_is_wholly_there(strength, weights, windows, wholly):
+    own = slots(rows=(1, 2)[: len(weights)], weights=weights)
+    plan = plan_of(placed(strength=strength), (Chunk(0, 1, (own,), 4),), windows=windows)
+    assert [one.wholly for one in plan.everywhere] == [wholly]
+
+
 def test_a_focus_multiplies_the_words_logits_and_no_others():
     plan = plan_of(placed(focus=1.5), (Chunk(0, 1, (slots(),), 4),))
     q, to_k = torch.randn(2, 3, generator=torch.Generator().manual_seed(2)), torch.randn(6, 3)

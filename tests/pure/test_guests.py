@@ -123,6 +123,23 @@ def test_image_tokens_weigh_as_much_as_they_are_present(u):
     assert torch.allclose(attention(q, k, v, seat.bias[0, 0]), weights / weights.sum(-1, keepdim=True) @ v, atol=1e-5)
 
 
+def test_image_tokens_that_are_wholly_there_need_no_mask():
+    concept = replace(concepts.concept(), parts=(ImageTokens({concepts.SITES[0]: draw(2, WIDTH)}),))
+    one, two, less, elsewhere = (
+        replace(present(u), placed=PlacedConcept(concept), wholly=wholly)
+        for u, wholly in (([None, 1.0], True), ([None, 1.0], True), ([None, 0.5], False), ([1.0, None], True))
+    )
+
+    def seat(*present):
+        return joint(bring(ImageTokens, concepts.SITES[0], present), TOKENS, GRID, draw(1))
+
+    assert seat(one).bias is None and seat(one, two).bias is None
+    assert seat(one, two).touched.tolist() == [1] and seat(one, two).rest.tolist() == [0]
+    assert seat(one, less).bias is not None  # which of the two comes first does not matter
+    assert seat(less, one).bias is not None
+    assert seat(one, elsewhere).bias is not None  # each of them only in samples of its own
+
+
 def test_a_region_hides_image_tokens_from_the_rest_of_the_picture():
     left = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
     concept = replace(concepts.concept(), parts=(ImageTokens({concepts.SITES[0]: draw(1, WIDTH)}),))
