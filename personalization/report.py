@@ -22,7 +22,8 @@ class Run:
     strangers: set[str] = field(default_factory=set)  # ... words that such a CLIP has for other concepts
     written: set[str] = field(default_factory=set)  # words that stand in a conditioning that arrived
     lost: set[str] = field(default_factory=set)  # ... whose rows a node has changed since
-    frames: dict[str, tuple[int, int]] = field(default_factory=dict)  # word -> frames of an animation with it, and all
+    frames: dict[str, set[int]] = field(default_factory=dict)  # word -> frames of an animation with it
+    animated: set[int] = field(default_factory=set)  # ... and all of its frames
     aside: Aside = Aside()
     spoken: frozenset[str] = frozenset()  # words that the nodes behind these conditionings wrote
     changers: tuple[str, ...] = ()  # nodes on the way that may change a conditioning
@@ -118,12 +119,9 @@ def _besides(word: str, run: Run, cause: str) -> str:
     near = [written for written, meant in run.aside.near.items() if meant == f"<{word}>"]
     missed = f" {' and '.join(near)} is no concept's word; write <{word}>." if near else ""
     lost = " One of its prompts lost it: a node has changed its rows." if word in run.lost else ""
-    held, frames = run.frames.get(word, (0, 0))
-    some = (
-        f" It stood in {held} of {frames} frames; one that is mixed of two prompts holds no word."
-        if held < frames
-        else ""
-    )
+    held, every = len(run.frames.get(word, run.animated)), len(run.animated)
+    some = f" It stood in {held} of {every} frames; one that is mixed of two prompts holds no word."
+    some = some if held < every else ""
     return missed + lost + some
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -30,6 +30,13 @@ class Heard(NamedTuple):
     box: tuple[float, float, float, float]  # top, left, bottom, right, in 0..1
 
 
+class Read(NamedTuple):
+    """A conditioning's contexts, or a window's of an animation, and the slots of each under the MODEL's words."""
+
+    arrived: Tensor
+    slots: tuple[tuple[Slots, ...], ...]
+
+
 @dataclass
 class Hearing:
     """What one sampling hears; every conditioning is read once, for comparing tensors waits for the device."""
@@ -37,29 +44,44 @@ class Hearing:
     composition: Composition
     spans: Mapping[str, slice]
     run: Run
-    # uuid -> the slots of each context, under the MODEL's words
-    _read: dict[object, tuple[tuple[Slots, ...], ...]] = field(default_factory=dict)
+    _read: dict[object, list[Read]] = field(default_factory=dict)  # by uuid, which the windows of an animation share
 
-    def heard_in(self, conds: list[list[dict] | None], x: Tensor) -> dict[tuple[int, object], Heard]:
-        """(list index, uuid) -> what the conditioning holds; never decided by list index alone."""
+    def heard_in(
+        self, conds: list[list[dict] | None], x: Tensor, frames: Sequence[int] = ()
+    ) -> dict[tuple[int, object], Heard]:
+        """(list index, uuid) -> what the conditioning holds; never decided by list index alone.
+
+        `frames` has the numbers of those in `x`, where the host samples an animation some at a time.
+        """
         heard = {}
         for index, cond in _each(conds):
-            uuid, arrived = cond["uuid"], cond["cross_attn"]
-            if uuid not in self._read:
-                self._read[uuid] = self._frames(arrived, ENCODED.get(arrived) or cond.get(KEY))
-            heard[index, uuid] = Heard(self._read[uuid], arrived.shape[1], _box(cond.get("area"), x))
+            arrived = cond["cross_attn"]
+            slots = self._slots_of(cond, arrived, frames)
+            heard[index, cond["uuid"]] = Heard(slots, arrived.shape[1], _box(cond.get("area"), x))
         return heard
 
-    def _frames(self, arrived: Tensor, encoded: object) -> tuple[tuple[Slots, ...], ...]:
+    def _slots_of(self, cond: dict, arrived: Tensor, frames: Sequence[int]) -> tuple[tuple[Slots, ...], ...]:
+        known = self._read.setdefault(cond["uuid"], [])
+        for one in known:
+            if same(one.arrived, arrived):
+                return one.slots
+        encoded = ENCODED.get(arrived) or cond.get(KEY)
+        known.append(Read(arrived, self._frames(arrived, encoded, frames)))
+        return known[-1].slots
+
+    def _frames(self, arrived: Tensor, encoded: object, frames: Sequence[int]) -> tuple[tuple[Slots, ...], ...]:
         """The slots of every context (1, tokens, d); equal ones in a row are read once."""
-        if len(arrived) == 1:
+        numbers = frames if len(frames) == len(arrived) else range(len(arrived))
+        if len(numbers) == 1 and not frames:
             return (self._slots(arrived, encoded),)
         read: list[tuple[Slots, ...]] = []
-        for number in range(len(arrived)):
-            same = number and torch.equal(arrived[number], arrived[number - 1])
-            read.append(read[-1] if same else self._slots(arrived[number : number + 1], encoded))
-        for word in {one.word for slots in read for one in slots}:
-            self.run.frames[word] = sum(any(one.word == word for one in slots) for slots in read), len(read)
+        for at in range(len(arrived)):
+            again = at and torch.equal(arrived[at], arrived[at - 1])
+            read.append(read[-1] if again else self._slots(arrived[at : at + 1], encoded))
+        self.run.animated.update(numbers)
+        for number, slots in zip(numbers, read, strict=True):
+            for one in slots:
+                self.run.frames.setdefault(one.word, set()).add(number)
         return tuple(read)
 
     def _slots(self, arrived: Tensor, encoded: object) -> tuple[Slots, ...]:
@@ -122,8 +144,13 @@ def _each(conds: list[list[dict] | None]) -> Iterator[tuple[int, dict]]:
     for index, each in enumerate(conds):
         for cond in each or ():
             used = cond["model_conds"].get("c_crossattn")
-            if cond.get("cross_attn") is not None and used is not None and used.cond is cond["cross_attn"]:
+            if cond.get("cross_attn") is not None and used is not None and same(used.cond, cond["cross_attn"]):
                 yield index, cond
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Windows over an animation are cut anew in every step; then the device is asked."""
+    return one is other or (one.shape == other.shape and one.device == other.device and torch.equal(one, other))
 
 
 def _box(area: tuple[int, ...] | None, x: Tensor) -> tuple[float, float, float, float]:

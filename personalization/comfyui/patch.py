@@ -9,7 +9,7 @@ layers are in the weights (low_rank.py) or act around all of that (acting_block.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from typing import cast
@@ -216,9 +216,18 @@ def read_conditionings(executor: WrapperExecutor, model: object, conds: list, x:
     loom: Loom | None = options.get("transformer_options", {}).get(KEY)
     if loom is not None:
         hearing = loom.hearing or loom.listening(Run())
-        loom = replace(loom, heard=hearing.heard_in(conds, x))
+        loom = replace(loom, heard=hearing.heard_in(conds, x, _frames_of(options["transformer_options"])))
         options = {**options, "transformer_options": {**options["transformer_options"], KEY: loom}}
     return executor(model, conds, x, t, options)
+
+
+def _frames_of(options: Options) -> Sequence[int]:
+    """The numbers of an animation's frames where the host samples some of them at a time; () where it samples all."""
+    window = options.get("context_window")
+    if window is None:
+        return ()
+    anchor = getattr(window, "causal_anchor_index", None)  # a frame before the window's own; not in older hosts
+    return window.index_list if anchor is None or anchor < 0 else [anchor, *window.index_list]
 
 
 def plan_call(

@@ -355,10 +355,11 @@ def four(model, positive, negative) -> Tensor:
     return ksampler(model, positive, negative, latent={"samples": torch.zeros(4, 4, 16, 16)})
 
 
-def in_windows(model):
-    """Two frames at a time, each window over the last frame of the one before."""
-    how = ("standard_static", 1, False, "pyramid", 0, True)
-    return context_windows.ContextWindowsManualNode.execute(model, 2, 1, *how)[0]
+def in_windows(model, overlap=1, schedule="standard_static", shuffled=True, anchored=True):
+    """Two frames at a time."""
+    how = (2, overlap, schedule, 1, False, "pyramid", 0, shuffled)
+    node: Any = context_windows.ContextWindowsManualNode  # its annotation says MODEL, and it gives a node's output
+    return node.execute(model, *how, causal_window_fix=anchored)[0]
 
 
 def few(steps: int) -> Neighbour:

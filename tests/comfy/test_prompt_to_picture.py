@@ -15,6 +15,7 @@ from concept_loom.personalization.guests import GUESTS
 import nodes
 
 from . import tiny
+from .neighbours import in_windows
 
 LONG = "a very long prompt about many small things, " * 9
 
@@ -291,6 +292,19 @@ def test_in_an_animation_a_word_acts_in_the_frames_that_say_it_and_at_their_rows
         alone = sample(canvas.model, encode(canvas.clip, text), negative, batch=3)[frame]
         assert differ(drawn[frame], alone) < 1e-4
         assert torch.equal(drawn[frame], plain[frame]) is ("<mug>" not in text)
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+@pytest.mark.parametrize("words", [(0, 1), (3,), (1, 2)])
+def test_in_windows_over_an_animation_every_frame_keeps_its_own_words(words, anchored):
+    """Frames of SD 1.5 do not see each other, so windows side by side draw what one pass over all of them draws."""
+    canvas = Canvas(mug())
+    texts = ["a <mug>" if frame in words else "a tree" for frame in range(4)]
+    negative, prompts = encode(canvas.clip, "blurry"), scheduled(canvas.clip, *texts)
+    whole = sample(canvas.model, prompts, negative, batch=4)
+    windows = in_windows(canvas.model, 0, "batched", False, anchored)
+    assert differ(sample(windows, prompts, negative, batch=4), whole) < 1e-3  # a word in a wrong frame gives 4
+    assert f"in {len(words)} of 4 frames" in canvas.report().sentence and canvas.report().acted == 7
 
 
 def test_a_frame_that_is_mixed_of_two_prompts_holds_no_word_and_the_report_says_so():
