@@ -57,6 +57,7 @@ CORE = {
     },
 }
 STEPS, QUICK_STEPS = 9, 3  # the first one warms up
+BESIDE = 5  # steps between two looks at forward and floor, after the first three, each of which has one
 ROUND = PRIOR_SHARE + 1  # ... and prior preservation comes round once in its share
 HALF = 2  # --quick: half the side
 
@@ -84,7 +85,7 @@ class Watch:
     def step_taken(self) -> None:
         self.steps.append(clock() - self.began)
         self.peak = self.peak or peak_bytes()
-        if len(self.steps) <= 3:
+        if len(self.steps) <= 3 or len(self.steps) % BESIDE == 0:
             forward, floor = plain(self.machine)
             with bare(self.machine.model.model):
                 self.forwards.append(seconds(forward))
@@ -220,6 +221,7 @@ class Wanted(NamedTuple):
     asked: int | None  # pixels
     checkpoint: Path | None = None
     bf16: bool = False
+    rows: tuple[str, ...] = ()
 
     @property
     def side(self) -> int:
@@ -227,6 +229,10 @@ class Wanted(NamedTuple):
         if self.family == playground.FAMILY:
             return SIDES[self.family]
         return self.asked or SIDES[self.family] // (HALF if self.quick else 1)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return self.rows or (*OURS, *list(CORE)[: 2 if self.quick else None])
 
     def steps(self, method: str) -> int:
         least = ROUND if method == "layerwise" else 0
@@ -254,6 +260,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--family", choices=(*full_size.UNETS, playground.FAMILY), help="only this one")
     parser.add_argument("--side", type=int, help="pixels; by default what the family was trained at, --quick the half")
     parser.add_argument("--bf16", action="store_true", help="weights and computation in bf16, as on most GPUs")
+    parser.add_argument("--rows", nargs="+", choices=(*OURS, *CORE), metavar="ROW", help="only these")
     parser.add_argument("--sdxl", action="store_true", help="SDXL too; its weights take 10 GB in fp32")
     parser.add_argument("--row", choices=(*OURS, *CORE), help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
@@ -269,7 +276,7 @@ def main(argv: list[str]) -> int:
     about = {"bench": "step", "quick": given.quick, "side": given.side, "bf16": given.bf16}
     table = Table(given.json, about | ({"checkpoint": given.checkpoint.name} if given.checkpoint else {}))
     for family in families:
-        _measure(table, Wanted(family, given.quick, given.side, given.checkpoint, given.bf16))
+        _measure(table, Wanted(family, given.quick, given.side, given.checkpoint, given.bf16, tuple(given.rows or ())))
     table.values |= table.values.get(families[0], {})
     table.write()
     for family in families:
@@ -279,7 +286,7 @@ def main(argv: list[str]) -> int:
 
 def _measure(table: Table, wanted: Wanted) -> None:
     raw, failed = {}, {}
-    for method in (*OURS, *list(CORE)[: 2 if wanted.quick else None]):
+    for method in wanted.methods:
         key = f"{wanted.family}: {method}"
         try:
             raw[method] = table.once(key, lambda method=method: in_a_process(wanted, method))
