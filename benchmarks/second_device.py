@@ -20,14 +20,15 @@ DEVICE = torch.device("lazy:0")  # no kernels here, and autograd runs it in the 
 HERE = torch.device("cpu")
 WHOLE = "aten::scaled_dot_product_attention"
 CROSSING = ("aten::_to_copy", "aten::copy_", "aten::_has_compatible_shallow_copy_type")
+READING = ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::nonzero", "aten::masked_select")
 INDEXED = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index")
 
 
 class Memory:
-    """Bytes of all storages that live on the device."""
+    """Bytes of all storages that live on the device; `reads`: how often the host has asked for what stands there."""
 
     def __init__(self, size: float) -> None:
-        self.size, self.held, self.peak = size, 0, 0
+        self.size, self.held, self.peak, self.reads = size, 0, 0, 0
         self.users: dict[int, int] = {}  # of a storage, by its address
 
     def takes(self, address: int, size: int) -> None:
@@ -101,6 +102,7 @@ class _Dispatch:
             raise RuntimeError(
                 f"Expected a generator of {DEVICE} for {name}, found one of {kwargs['generator'].device}"
             )
+        self.memory.reads += bool(there) and (not goes or name in READING)
         real_args, real_kwargs = tree_map_only(There, lambda one: one.value, (args, dict(kwargs)))
         out = func(*real_args, **({**real_kwargs, "device": HERE} if asked is not None else real_kwargs))
         if not goes:

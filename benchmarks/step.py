@@ -31,6 +31,7 @@ from ..personalization.augment import TrainingLatents
 from ..personalization.comfyui.canvas import SIDES
 from ..personalization.comfyui.memory import Way, room_for
 from ..personalization.comfyui.session import Session, training_session
+from ..personalization.comfyui.small_attention import small_attention
 from ..personalization.learned import Event, Step
 from ..personalization.learner import LearnTask, learn
 from ..personalization.methods import Beginning, task_of
@@ -114,8 +115,11 @@ def plain(machine: Machine) -> tuple[Callable[[], object], Callable[[], object]]
         found = model.model.extra_conds(noise=x, device=device, prompt_type="positive", **pooled)
         conds = {key: one.process_cond(batch_size=1, area=None).cond for key, one in found.items()}
 
+    # On a CPU our steps write short attention out, which is faster there: so does what they are compared with.
+    options = {"optimized_attention_override": small_attention} if device.type == "cpu" else {}
+
     def run(text: Tensor) -> Tensor:
-        return model.model.apply_model(x, sigma, c_crossattn=text, **conds)
+        return model.model.apply_model(x, sigma, c_crossattn=text, transformer_options={**options}, **conds)
 
     def forward() -> None:
         with torch.inference_mode(False), torch.no_grad():

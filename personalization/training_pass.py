@@ -13,6 +13,7 @@ from .batch import Batch, Prompts
 from .calibration import Calibration
 from .composition import Composition, PlacedConcept
 from .denoiser import Context, Denoiser, observers
+from .indices import moved
 from .objectives import denoising_loss, min_snr, self_regularisation, soft_mask
 from .parts import ImageTokens
 from .prior import Prior
@@ -65,9 +66,9 @@ class TrainingPass:
     def forward(self, batch: Batch) -> Asked:
         """ValueError where the concept acts nowhere, so that there is nothing to learn."""
         recipe, denoiser = self.recipe, self.denoiser
-        x0 = batch.x0.to(denoiser.device)
-        sigma = denoiser.sigma_at(batch.percent).to(x0)  # (b,)
-        noised = denoiser.add_noise(x0, sigma, batch.noise.to(x0))
+        x0, noise, mask = (moved(one, denoiser.device) for one in (batch.x0, batch.noise, batch.mask))
+        sigma = moved(denoiser.sigma_at(batch.percent), denoiser.device).to(x0)  # (b,)
+        noised = denoiser.add_noise(x0, sigma, noise.to(x0))
         contexts = self.prompts.contexts(batch.texts)
         contrast = Contrast(self.learned.word, contexts, x0.device) if self.attracts and recipe.contrast else None
         calibration = self._calibration(contexts)
@@ -79,13 +80,13 @@ class TrainingPass:
                 "Check that MODEL and CLIP belong together and that every training caption holds {}."
             )
         weight = min_snr(denoiser.loss_weight(sigma), recipe.min_snr)
-        mask = soft_mask(batch.mask.to(x0), recipe.outside_mask)
-        loss = denoising_loss(denoised, x0, weight, mask).mean()
+        mask = mask.to(x0)
+        loss = denoising_loss(denoised, x0, weight, soft_mask(mask, recipe.outside_mask)).mean()
         beside = calibration.loss(self.stage.w_mean, self.stage.w_var) if calibration else 0.0
         apart = recipe.contrast * contrast.loss() if contrast else 0.0
         if not (self.attracts and recipe.mask_split):
             return Asked(loss, loss + beside + apart)
-        inside, outside = mask_split(denoised, x0, weight, batch.mask.to(x0))
+        inside, outside = mask_split(denoised, x0, weight, mask)
         return Asked(loss, inside.mean() + beside + apart, outside.mean() + apart)
 
     def _separately(self, subject: Tensor, scenery: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import cast
 
 import comfy.model_patcher
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..composition import Composition
 from ..denoiser import Context, Observer
+from ..indices import moved
 from .concept_clip import KEY
 from .family import base_of
 from .hearing import WHOLE, Heard
@@ -28,6 +30,8 @@ class Backbone:
         self.patcher, self.base = patcher, base_of(patcher, name)
         self.device: torch.device = patcher.load_device
         self._model, self._sampling = patcher.model, cast(Sampling, patcher.get_model_object("model_sampling"))
+        # Asked number by number: on the device each of them would wait for it.
+        self._schedule: Sampling = deepcopy(patcher.get_model_object("model_sampling")).to("cpu")
         self._options = _options(patcher)
         self._loom = Loom(self.base)
 
@@ -37,7 +41,7 @@ class Backbone:
 
     def sigma_at(self, percent: Tensor) -> Tensor:
         """Percent of sampling -> sigma; the ends, where the host answers with infinity and 0, are drawn in a little."""
-        sigmas = [float(self._sampling.percent_to_sigma(one)) for one in percent.clamp(1e-3, 1 - 1e-3).tolist()]
+        sigmas = [float(self._schedule.percent_to_sigma(one)) for one in percent.clamp(1e-3, 1 - 1e-3).tolist()]
         return torch.tensor(sigmas, device=percent.device)
 
     def add_noise(self, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
@@ -51,7 +55,7 @@ class Backbone:
         composition: Composition = (),
         observer: Observer | None = None,
     ) -> Tensor:
-        context = joined(contexts).to(self.device)
+        context = moved(joined(contexts), self.device)
         loom = Loom(self.base, composition, heard=_heard(contexts), observer=observer, cache=self._loom.cache)
         samples = len(contexts)
         options = {

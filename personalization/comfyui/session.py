@@ -43,7 +43,7 @@ def training_session(
     """
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
         model, clip = _trainable_model(model), _trainable_clip(clip)
-        stack.enter_context(_in_training())
+        stack.enter_context(_in_training(model.load_device))
         weights = Weights((clip.patcher, model))
         weights.load()
         for network in (model.model, clip.cond_stage_model):
@@ -103,13 +103,17 @@ def _trainable_clip(clip: comfy.sd.CLIP) -> comfy.sd.CLIP:
 
 
 @contextmanager
-def _in_training() -> Iterator[None]:
-    """The host's fused kernels have no backward pass; this flag makes it take the plain ones."""
-    before, host.in_training = host.in_training, True
+def _in_training(device: torch.device) -> Iterator[None]:
+    """The host's fused kernels have no backward pass; this flag makes it take the plain ones.
+
+    And what its text encoders make stays on the device: fetched to main memory, every step would wait for it.
+    """
+    before = host.in_training, host.intermediate_device
+    host.in_training, host.intermediate_device = True, lambda: device
     try:
         yield
     finally:
-        host.in_training = before
+        host.in_training, host.intermediate_device = before
 
 
 @contextmanager

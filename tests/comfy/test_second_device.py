@@ -10,7 +10,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from concept_loom.benchmarks.card import AMPLE, MAIN, card
-from concept_loom.benchmarks.second_device import DEVICE, Memory
+from concept_loom.benchmarks.second_device import DEVICE, Memory, There
 from concept_loom.personalization.comfyui.canvas import Canvas
 from concept_loom.personalization.comfyui.concept_clip import weave_clip
 from concept_loom.personalization.comfyui.lesson import Lesson
@@ -19,7 +19,9 @@ from concept_loom.personalization.comfyui.weights import Weights
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.learned import Event, Preview
 from concept_loom.personalization.parts import ImageTokens, NestedValues
+from concept_loom.personalization.training_pass import TrainingPass
 from concept_loom.playground import model as playground
+from torch import Tensor
 
 from . import test_lesson, tiny
 from .test_prompt_to_picture import picture
@@ -67,6 +69,24 @@ def test_every_method_learns_there_what_it_learns_here(lesson, method: str) -> N
     there, memory = lesson(method, AMPLE)
     same(here, there)
     assert memory.peak > memory.held
+
+
+@pytest.mark.parametrize("method", ["textual inversion", "quick", "layerwise", "nested", "staged fast"])
+def test_a_step_asks_the_device_for_nothing(lesson, method: str, monkeypatch) -> None:
+    """But for its loss and whether all is finite, which the loop reads once behind it (`_finite` in learner.py)."""
+    backward, reads = TrainingPass.backward, []
+
+    def watched(self: TrainingPass, *given) -> Tensor:
+        self.prompts.contexts(given[0].texts)  # what is frozen is encoded once in a learning
+        memory = next(one for one in self.parameters.values() if isinstance(one, There)).place.memory
+        before = memory.reads
+        loss = backward(self, *given)
+        reads.append(memory.reads - before)
+        return loss
+
+    monkeypatch.setattr(TrainingPass, "backward", watched)
+    _, memory = lesson(method, AMPLE)
+    assert set(reads) == {0} and memory.reads > len(reads)
 
 
 @pytest.mark.parametrize("fits", [True, False])
