@@ -110,10 +110,10 @@ class ConceptDatasetNode(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(
-        cls, folder: Sequence[str], pictures: Sequence[str | None] = ("",), **inputs: object
+        cls, folder: Sequence[str | None], pictures: Sequence[str | None] = ("",), **inputs: object
     ) -> list[tuple[str, int, int]]:
         """Changed when a file was added, removed or written."""
-        where = folder_of(folder[0])
+        where = folder_of(folder[0] or "")  # None: it comes from another node, whose changes the host sees
         inside = sorted(where.iterdir()) if where and where.is_dir() else ()
         listed = listed_files(pictures[0] or "")
         files = (*inside, *listed, *(file.with_suffix(".txt") for file in listed))

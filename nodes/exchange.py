@@ -74,7 +74,9 @@ class ImportConcept(io.ComfyNode):
         return io.NodeOutput(as_recommended(concept), ui={"text": (f"<{word}>: {sentence}",)})
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **inputs: object) -> tuple[int, int]:
+    def fingerprint_inputs(cls, file: str | None, **inputs: object) -> tuple[int, int]:
+        if file is None:  # it comes from another node, whose changes the host sees
+            return 0, 0
         state = _found(file).stat()
         return state.st_mtime_ns, state.st_size
 

@@ -123,8 +123,10 @@ class LoadConcept(io.ComfyNode):
         return comes_from_another_node or bool(found(file, remembered or ""))
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, remembered: str = "", **inputs: object) -> tuple[int, int]:
-        state = found(file, remembered).path.stat()
+    def fingerprint_inputs(cls, file: str | None, remembered: str | None = "", **inputs: object) -> tuple[int, int]:
+        if file is None:  # it comes from another node, whose changes the host sees
+            return 0, 0
+        state = found(file, remembered or "").path.stat()
         return state.st_mtime_ns, state.st_size
 
 
@@ -142,7 +144,7 @@ def found(file: str, remembered: str) -> Found:
     ValueError with a sentence that asks for it where it is nowhere.
     """
     named, kept = folders.path_of(file) if file else None, recalled(remembered)
-    if kept is None:
+    if kept is None or not kept.names(file):  # a script or a wire has put another file in
         return Found(named or _missing(file, None))
     if named and hash_of(named) == kept.hash:
         return Found(named, kept.word)

@@ -126,9 +126,9 @@ class TrainTowers(io.ComfyNode):
         return _trained(lesson)
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str, **inputs: object) -> list[tuple[object, ...]]:
+    def fingerprint_inputs(cls, folder: str | None, **inputs: object) -> list[tuple[object, ...]]:
         """Changed when a file was added, removed or written, and after a cancel."""
-        where = folder_of(folder)
+        where = folder_of(folder or "")  # None: it comes from another node, whose changes the host sees
         files = sorted(where.glob("*/*")) if where and where.is_dir() else ()
         stamps = [(file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()]
         return [(_cancelled[cls.hidden.unique_id],), *stamps]

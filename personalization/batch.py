@@ -74,7 +74,9 @@ def captioned(caption: str, class_word: str, word: str) -> str:
         return caption
     if "{}" in caption:
         return caption.replace("{}", f"<{word}>")
-    named, times = re.subn(rf"\b{re.escape(class_word)}\b", f"<{word}>", caption, count=1, flags=re.IGNORECASE)
+    named, times = re.subn(
+        rf"\b{re.escape(class_word)}\b", lambda found: f"<{word}>", caption, count=1, flags=re.IGNORECASE
+    )
     return named if times and class_word else f"<{word}>, {caption}"
 
 

@@ -192,4 +192,4 @@ def _bytes(values: Tensor) -> Tensor:
 
 def _caption(path: Path) -> str:
     beside = path.with_suffix(".txt")
-    return " ".join(beside.read_text("utf-8", errors="replace").split()) if beside.is_file() else ""
+    return " ".join(beside.read_text("utf-8-sig", errors="replace").split()) if beside.is_file() else ""

@@ -29,6 +29,10 @@ class Remembered:
     base: str
     size: int
 
+    def names(self, file: str) -> bool:
+        """Whether it is of the file that a workflow names so, with either separator."""
+        return self.file.replace("\\", "/") == file.replace("\\", "/")
+
     def text(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
 

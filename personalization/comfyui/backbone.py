@@ -20,7 +20,7 @@ from .family import base_of
 from .hearing import WHOLE, Heard
 from .host_types import Options, Sampling
 from .patch import Loom, ours_last, plan_call
-from .small_attention import small_attention
+from .small_attention import small_attention, with_gradients
 
 
 class Backbone:
@@ -31,7 +31,7 @@ class Backbone:
         self.device: torch.device = patcher.load_device
         self._model, self._sampling = patcher.model, cast(Sampling, patcher.get_model_object("model_sampling"))
         # Asked number by number: on the device each of them would wait for it.
-        self._schedule: Sampling = deepcopy(patcher.get_model_object("model_sampling")).to("cpu")
+        self._schedule = cast(Sampling, deepcopy(cast(torch.nn.Module, self._sampling)).to("cpu"))
         self._options = _options(patcher)
         self._loom = Loom(self.base)
 
@@ -109,6 +109,5 @@ def _options(patcher: comfy.model_patcher.ModelPatcher) -> Options:
     options = copy_nested_dicts(patcher.model_options["transformer_options"])
     wrappers = copy_nested_dicts(patcher.wrappers)
     wrappers.setdefault(WrappersMP.APPLY_MODEL, {})[KEY] = [plan_call]
-    if patcher.load_device.type == "cpu":
-        options.setdefault("optimized_attention_override", small_attention)
+    options["optimized_attention_override"] = small_attention if patcher.load_device.type == "cpu" else with_gradients
     return {**ours_last(options), "wrappers": wrappers}

@@ -80,7 +80,7 @@ def evaluated(canvas: Canvas, file: Path, folder: Path, vision: ClipVisionModel 
 
 def _wish_for(folder: Path, wish: Wish) -> Wish:
     note = folder / CLASS_WORD
-    word = note.read_text(encoding="utf-8").strip() if note.is_file() else wish.class_word
+    word = note.read_text(encoding="utf-8-sig").strip() if note.is_file() else wish.class_word
     return replace(wish, placeholder=wish.placeholder or file_name(folder.resolve().name), class_word=word)
 
 

@@ -62,27 +62,27 @@ class Hearing:
 
     def _slots_of(self, cond: dict, arrived: Tensor, frames: Sequence[int]) -> tuple[tuple[Slots, ...], ...]:
         known = self._read.setdefault(cond["uuid"], [])
-        for one in known:
-            if same(one.arrived, arrived):
-                return one.slots
-        encoded = ENCODED.get(arrived) or cond.get(KEY)
-        known.append(Read(arrived, self._frames(arrived, encoded, frames)))
-        return known[-1].slots
+        read = next((one for one in known if same(one.arrived, arrived)), None)
+        if read is None:
+            read = Read(arrived, self._contexts(arrived, ENCODED.get(arrived) or cond.get(KEY)))
+            known.append(read)
+        if len(arrived) > 1 or frames:
+            self._count(read.slots, frames if len(frames) == len(arrived) else range(len(arrived)))
+        return read.slots
 
-    def _frames(self, arrived: Tensor, encoded: object, frames: Sequence[int]) -> tuple[tuple[Slots, ...], ...]:
+    def _contexts(self, arrived: Tensor, encoded: object) -> tuple[tuple[Slots, ...], ...]:
         """The slots of every context (1, tokens, d); equal ones in a row are read once."""
-        numbers = frames if len(frames) == len(arrived) else range(len(arrived))
-        if len(numbers) == 1 and not frames:
-            return (self._slots(arrived, encoded),)
         read: list[tuple[Slots, ...]] = []
         for at in range(len(arrived)):
             again = at and torch.equal(arrived[at], arrived[at - 1])
             read.append(read[-1] if again else self._slots(arrived[at : at + 1], encoded))
-        self.run.animated.update(numbers)
-        for number, slots in zip(numbers, read, strict=True):
+        return tuple(read)
+
+    def _count(self, contexts: Sequence[tuple[Slots, ...]], frames: Sequence[int]) -> None:
+        self.run.animated.update(frames)
+        for number, slots in zip(frames, contexts, strict=True):
             for one in slots:
                 self.run.frames.setdefault(one.word, set()).add(number)
-        return tuple(read)
 
     def _slots(self, arrived: Tensor, encoded: object) -> tuple[Slots, ...]:
         if not isinstance(encoded, Encoded):

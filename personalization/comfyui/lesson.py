@@ -26,6 +26,7 @@ from ..recipe import Recipe, recipe_for, sourced
 from ..settings import with_settings
 from ..thumbnail import jpeg_of, picture_from
 from ..unfinished import Unfinished
+from ..whole_file import must_be_writable
 from .canvas import Canvas, latents_of, learning_key, side_for
 from .gradient_checkpoint import checkpointed
 from .memory import Way, enough_memory, in_memory, room_for
@@ -107,6 +108,7 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         found = learned_before(key, folders)
         if found:
             return _remembered(*found, wish, base)
+        must_be_writable(folders[-1])
         unfinished = Unfinished(folders[-1], key)
         try:
             learned, picture, room, masked = _learned(_Course(canvas, dataset, base, recipe, wish, unfinished), show)

@@ -20,7 +20,7 @@ class ClipPromptEncoder:
 
     def __init__(self, clip: comfy.sd.CLIP) -> None:
         self._clip = clip
-        self._kept: dict[tuple[object, ...], tuple[Composition, Context]] = {}
+        self._kept: dict[tuple[object, ...], tuple[list[Tensor], Context]] = {}
 
     @property
     def patcher(self) -> ModelPatcher:
@@ -43,7 +43,7 @@ class ClipPromptEncoder:
                 context = self._encoded(text, composition)
             if any(tensor.requires_grad for tensor in embeddings):
                 return context  # trained in place: the next step has other values under the same name
-            self._kept[key] = (composition, context)  # the composition keeps the key's ids alive
+            self._kept[key] = (embeddings, context)  # they keep the key's ids alive; all else of a concept may go
         return self._kept[key][1]
 
     def _encoded(self, text: str, composition: Composition) -> Context:

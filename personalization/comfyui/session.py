@@ -46,6 +46,7 @@ def training_session(
         stack.enter_context(_in_training(model.load_device))
         weights = Weights((clip.patcher, model))
         weights.load()
+        weights.unpin()
         for network in (model.model, clip.cond_stage_model):
             without_inference_tensors(network)
             network.requires_grad_(False)

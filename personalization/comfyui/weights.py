@@ -34,6 +34,12 @@ class Weights:
         if self.movable and lacking > 0:
             self.wait(min(self.size - self.loaded + lacking, self.movable))
 
+    def unpin(self) -> None:
+        """Weights that wait are pinned by their address, which the host would go on to hold if they were replaced."""
+        for patcher in self.patchers:
+            if not patcher.is_dynamic():
+                patcher.unpin_all_weights()
+
     @property
     def size(self) -> int:
         """Bytes that belong on the model's device; `--lowvram` leaves the text encoders on the CPU for good."""

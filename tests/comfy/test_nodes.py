@@ -11,12 +11,14 @@ from concept_loom import comfy_entrypoint
 from concept_loom.nodes import folders
 from concept_loom.nodes.compose import ComposeConcepts, PlaceConcept
 from concept_loom.nodes.dataset import ConceptDatasetNode
+from concept_loom.nodes.exchange import ImportConcept
 from concept_loom.nodes.files import LoadConcept, SaveConcept
 from concept_loom.nodes.pictures import EXAMPLE_PICTURES
 from concept_loom.nodes.reports import Teller
 from concept_loom.personalization.comfyui.patch import composition_of
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.pictures import PictureError
+from concept_loom.personalization.remembered import remembered
 
 from tools.places import ROOT
 
@@ -116,6 +118,13 @@ def test_the_fingerprint_changes_with_the_files_and_not_with_a_missing_folder() 
     assert before != ConceptDatasetNode.fingerprint_inputs(folder=["mine"], images=[None])
 
 
+def test_what_another_node_names_does_not_run_the_graph_again_at_every_queue() -> None:
+    """The host hands None to a fingerprint then, and takes one that fails for a change."""
+    assert ConceptDatasetNode.fingerprint_inputs(folder=[None]) == []
+    for node in (LoadConcept, ImportConcept):
+        assert node.fingerprint_inputs(file=None) == node.fingerprint_inputs(file=None)
+
+
 def test_composed_concepts_are_on_the_model_with_multiplied_strength() -> None:
     (placed,) = PlaceConcept.execute(PlacedConcept(tiny.concept("mug")), 0.5, "as learned", 0.1, 0.9).result
     model, clip = compose(placed, PlacedConcept(tiny.concept("cup")), strength=0.5)
@@ -176,6 +185,15 @@ def test_a_saved_concept_keeps_its_word_and_what_was_told_and_is_found_with_eith
         (placed,) = LoadConcept.execute(file).result
         assert placed.word == "cup" and placed.concept.hash == tiny.concept().hash
     assert LoadConcept.execute("set/red mug.safetensors").result[0].concept.info.license == "CC0-1.0"
+
+
+def test_another_file_put_in_by_a_script_is_the_one_that_is_loaded() -> None:
+    """Its workflow still remembers the file that was chosen on the page."""
+    for word in ("mug", "cup"):
+        SaveConcept.execute(PlacedConcept(tiny.concept(word, word)), f"set/{word}")
+    note = remembered(folders.path_of("set/mug.safetensors"), "set/mug.safetensors").text()
+    for file, word in (("set\\mug.safetensors", "mug"), ("set/cup.safetensors", "cup")):
+        assert LoadConcept.execute(file, remembered=note).result[0].word == word
 
 
 @pytest.mark.parametrize("name", ["../out", "/abs", "a:b", "..\\out", "what?"])

@@ -307,6 +307,13 @@ def test_in_windows_over_an_animation_every_frame_keeps_its_own_words(words, anc
     assert f"in {len(words)} of 4 frames" in canvas.report().sentence and canvas.report().acted == 7
 
 
+def test_frames_of_windows_that_say_the_same_are_all_counted():
+    canvas = Canvas(mug())
+    prompts = scheduled(canvas.clip, *["a <mug>"] * 4, *["a tree"] * 2)
+    sample(in_windows(canvas.model, 0, "batched", False, False), prompts, encode(canvas.clip, ""), batch=6, steps=1)
+    assert "in 4 of 6 frames" in canvas.report().sentence
+
+
 def test_a_frame_that_is_mixed_of_two_prompts_holds_no_word_and_the_report_says_so():
     canvas = Canvas(mug())
     prompts = scheduled(canvas.clip, "a <mug>", "a <mug>", "a tree")

@@ -1,5 +1,6 @@
 """Learning and drawing on a device with a memory of its own, as on a GPU: the same values, and no two devices mixed."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import comfy.model_management as host
 import pytest
 import torch
+from comfy.ldm.modules import attention
 from comfy.model_patcher import ModelPatcher
 from concept_loom.benchmarks.card import AMPLE, MAIN, card
 from concept_loom.benchmarks.second_device import DEVICE, Memory, There
@@ -15,6 +17,7 @@ from concept_loom.personalization.comfyui.canvas import Canvas
 from concept_loom.personalization.comfyui.concept_clip import weave_clip
 from concept_loom.personalization.comfyui.lesson import Lesson
 from concept_loom.personalization.comfyui.patch import weave_model
+from concept_loom.personalization.comfyui.session import training_session
 from concept_loom.personalization.comfyui.weights import Weights
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.learned import Event, Preview
@@ -22,6 +25,7 @@ from concept_loom.personalization.parts import ImageTokens, NestedValues
 from concept_loom.personalization.training_pass import TrainingPass
 from concept_loom.playground import model as playground
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from . import test_lesson, tiny
 from .test_prompt_to_picture import picture
@@ -87,6 +91,44 @@ def test_a_step_asks_the_device_for_nothing(lesson, method: str, monkeypatch) ->
     monkeypatch.setattr(TrainingPass, "backward", watched)
     _, memory = lesson(method, AMPLE)
     assert set(reads) == {0} and memory.reads > len(reads)
+
+
+def test_kernels_without_a_backward_pass_give_way(lesson, monkeypatch) -> None:
+    """SageAttention and FlashAttention, chosen at the start or by a node."""
+    here, _ = lesson("quick", AMPLE)
+    used = []
+
+    def attention_sage(*args, **kwargs) -> Tensor:
+        used.append(args)
+        return attention.attention_pytorch(*args, **kwargs).detach()
+
+    monkeypatch.setattr(attention, "optimized_attention", attention.wrap_attn(attention_sage))
+    monkeypatch.setattr(attention, "optimized_attention_masked", attention.wrap_attn(attention_sage))
+    there, _ = lesson("quick", AMPLE)
+    same(here, there)
+    assert not used
+
+
+def test_what_waits_stays_pinned_only_where_it_is(move: Move, monkeypatch) -> None:
+    """Weights of inference mode are replaced; the host must not hold on to the places of the old ones."""
+    pinned: dict[int, StorageWeakRef] = {}
+
+    def pin(tensor: Tensor) -> bool:
+        pinned[tensor.data_ptr()] = StorageWeakRef(tensor.untyped_storage())
+        return True
+
+    monkeypatch.setattr(host, "pin_memory", pin)
+    monkeypatch.setattr(host, "unpin_memory", lambda tensor: pinned.pop(tensor.data_ptr(), None) is not None)
+    with torch.inference_mode():
+        model, clip = tiny.fresh_model(), tiny.fresh_clip()
+    move(model, clip.patcher, size=clip.patcher.model_size() + model.model_size() * 6 // 10)
+    frozen = Weights((clip.patcher, model))
+    with torch.inference_mode():
+        frozen.load()
+    assert pinned
+    with training_session(model, clip):
+        gc.collect()
+        assert not any(place.expired() for place in pinned.values())
 
 
 @pytest.mark.parametrize("fits", [True, False])

@@ -1,5 +1,7 @@
 """Training on real ModelPatcher and CLIP objects that were made in inference mode, as nodes are given them."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import comfy.model_management
@@ -189,6 +191,18 @@ def test_a_text_is_encoded_once_while_no_embedding_is_trained(monkeypatch):
         _, trained = live("SD 1.5")
         one, two = (session.encoder.encode("a <mug>", trained) for _ in range(2))
         assert one is not two and one.tensor.requires_grad
+
+
+def test_of_a_concept_that_was_encoded_only_the_embeddings_stay():
+    """Every preview is one: their layers would pile up until learning ends."""
+    with training_session(*given("SD 1.5")) as session:
+        concept = tiny.low_rank(tiny.concept())
+        session.encoder.encode("a <mug>", (PlacedConcept(concept),))
+        layers = [weakref.ref(one) for part in concept.parts for one in part.tensors().values()]
+        concept.tensors().clear()
+        del concept
+        gc.collect()
+        assert layers and not any(one() is not None for one in layers)
 
 
 def test_sigmas_fall_over_the_percents_and_stay_finite(family):

@@ -85,6 +85,12 @@ def test_a_text_file_beside_a_picture_is_its_caption(tmp_path: Path) -> None:
     assert read_pictures(tmp_path)[0][0].caption == "a mug on a table"
 
 
+def test_a_caption_of_windows_does_not_begin_with_its_mark(tmp_path: Path) -> None:
+    saved(tmp_path, "mug.png", Image.fromarray(noise().numpy()))
+    (tmp_path / "mug.txt").write_text("a mug", "utf-8-sig")
+    assert read_pictures(tmp_path)[0][0].caption == "a mug"
+
+
 def test_bad_files_never_stop_the_rest_and_are_named(tmp_path: Path) -> None:
     good = saved(tmp_path, "good.png", Image.fromarray(noise().numpy()))
     (tmp_path / "text.jpg").write_text("not a picture")

@@ -169,6 +169,10 @@ def test_a_caption_says_the_placeholder_once(caption: str, text: str) -> None:
     assert captioned(caption, "coffee mug", "mug") == text
 
 
+def test_a_placeholder_is_no_pattern() -> None:
+    assert captioned("a mug at home", "mug", r"red\mug") == r"a <red\mug> at home"
+
+
 def test_pictures_without_a_caption_take_the_templates() -> None:
     assert training_texts(["", "{} here"], ["a {}", "{}"], "mug", "mug") == [("a <mug>", "<mug>"), ("<mug> here",)]
 
