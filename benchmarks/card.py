@@ -17,8 +17,13 @@ MAIN = torch.device("cpu")
 
 
 @contextmanager
-def card(*patchers: ModelPatcher, size: int = AMPLE) -> Iterator[Memory]:
-    """Within, these models' weights wait in main memory until the host loads them to the card."""
+def card(
+    *patchers: ModelPatcher, size: int = AMPLE, state: host.VRAMState = host.VRAMState.NORMAL_VRAM
+) -> Iterator[Memory]:
+    """Within, these models' weights wait in main memory until the host loads them to the card.
+
+    `state` is what ComfyUI was started for: --lowvram, --novram, or one memory shared with the CPU, as on a Mac.
+    """
     unload()
     with ExitStack() as stack:
         memory = stack.enter_context(SecondDevice(size))
@@ -29,7 +34,7 @@ def card(*patchers: ModelPatcher, size: int = AMPLE) -> Iterator[Memory]:
             return (left, 0) if torch_free_too else left
 
         stack.enter_context(patch.object(host, "get_free_memory", free))
-        stack.enter_context(patch.object(host, "vram_state", host.VRAMState.NORMAL_VRAM))
+        stack.enter_context(patch.object(host, "vram_state", state))
         before = [(patcher, patcher.load_device, patcher.offload_device) for patcher in patchers]
         try:
             for patcher in patchers:

@@ -68,7 +68,7 @@ class _Casts:
     def pack(self, tensor: Tensor) -> Tensor | _Again:
         copy = self.copy_of(tensor)
         if copy is None:
-            return tensor
+            return tensor.detach()  # itself it would keep its own graph alive, for good where a step is broken off
         begins = copy.place(tensor)
         if begins is None:
             return tensor.clone()

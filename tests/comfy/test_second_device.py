@@ -16,6 +16,7 @@ from concept_loom.benchmarks.second_device import DEVICE, Memory, There
 from concept_loom.personalization.comfyui.canvas import Canvas
 from concept_loom.personalization.comfyui.concept_clip import weave_clip
 from concept_loom.personalization.comfyui.lesson import Lesson
+from concept_loom.personalization.comfyui.memory import Room
 from concept_loom.personalization.comfyui.patch import weave_model
 from concept_loom.personalization.comfyui.session import training_session
 from concept_loom.personalization.comfyui.weights import Weights
@@ -40,9 +41,9 @@ def move() -> Iterator[Move]:
     """From here on these patchers' models belong on a second device; one at a time."""
     with ExitStack() as stack:
 
-        def moved(*patchers: ModelPatcher, size: int = AMPLE) -> Memory:
+        def moved(*patchers: ModelPatcher, **how) -> Memory:
             stack.close()
-            return stack.enter_context(card(*patchers, size=size))
+            return stack.enter_context(card(*patchers, **how))
 
         yield moved
 
@@ -51,9 +52,9 @@ def move() -> Iterator[Move]:
 def lesson(pictures, weights: Path, tmp_path: Path, move: Move) -> Callable[..., tuple[Lesson, Memory | None]]:
     """Learned in a folder of its own, on the second device where its size is given."""
 
-    def learned(method: str, size: int = 0, show=None) -> tuple[Lesson, Memory | None]:
+    def learned(method: str, size: int = 0, show=None, **how) -> tuple[Lesson, Memory | None]:
         model, clip, vae = test_lesson.canvas_of(weights)
-        memory = move(model, clip.patcher, vae.patcher, size=size) if size else None
+        memory = move(model, clip.patcher, vae.patcher, size=size, **how) if size else None
         vae.device = DEVICE if size else MAIN
         wish = replace(WISH, method=method)
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -139,6 +140,24 @@ def test_on_a_small_card_weights_wait_and_the_rest_fits(lesson, fits: bool) -> N
         whole = sum(one.numel() * 4 for one in playground.new_unet().parameters())
     scarce, small = lesson("quick", memory.peak - whole // 4 if fits else whole + whole // 4)
     assert small.peak <= small.size and "of weights wait in main memory" in " ".join(scarce.sentences)
+    same(ample, scarce)
+
+
+@pytest.mark.parametrize("state", [host.VRAMState.LOW_VRAM, host.VRAMState.NO_VRAM, host.VRAMState.SHARED])
+def test_however_comfyui_was_started_the_same_is_learned(lesson, state: host.VRAMState) -> None:
+    ample, memory = lesson("quick", AMPLE)
+    other, spared = lesson("quick", AMPLE, state=state)
+    same(ample, other)
+    assert (spared.peak < memory.peak) is (state is host.VRAMState.NO_VRAM)
+
+
+def test_where_memory_runs_out_all_the_same_learning_goes_on_more_sparingly(lesson, monkeypatch) -> None:
+    """Whatever is foretold the fastest way is taken, which is too much for the card in the middle of a step."""
+    ample, memory = lesson("quick", AMPLE)
+    monkeypatch.setattr(Room, "best", lambda room, batch_size: room.ways(batch_size)[0])
+    scarce, small = lesson("quick", memory.peak * 985 // 1000)
+    assert "Memory ran out, so it went on more sparingly" in " ".join(scarce.sentences)
+    assert small.peak <= small.size
     same(ample, scarce)
 
 
