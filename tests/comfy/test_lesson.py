@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management as host
 import pytest
 import torch
+from comfy import supported_models
 from comfy.model_patcher import ModelPatcher
 from concept_loom.nodes.pictures import EXAMPLE_PICTURES
 from concept_loom.nodes.progress import PREVIEW_SHARE, LearningProgress
@@ -53,6 +55,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def canvas(weights: Path) -> Canvas:
     return canvas_of(weights)
+
+
+NOT_YET: Any = None  # whoever asks it for anything gets an AttributeError
 
 
 def canvas_of(weights: Path) -> Canvas:
@@ -160,7 +165,15 @@ def test_weights_that_are_packed_are_refused_before_anything_runs(canvas, pictur
     layer = canvas.model.model.diffusion_model.get_submodule("time_embed.0")
     layer.weight = torch.nn.Parameter(torch.zeros(4, 4, dtype=torch.uint8), requires_grad=False)
     with pytest.raises(ValueError, match="packed as uint8, as those of GGUF"):
-        taught(canvas, pictures, tmp_path)
+        taught(canvas._replace(vae=NOT_YET), pictures, tmp_path)
+
+
+def test_another_family_is_refused_by_its_name_before_anything_runs(canvas, pictures, tmp_path) -> None:
+    config = object.__new__(supported_models.SDXLRefiner)
+    vars(config).update(vars(canvas.model.model.model_config))
+    canvas.model.model.model_config = config
+    with pytest.raises(ValueError, match="This model is a SDXLRefiner"):
+        taught(canvas._replace(vae=NOT_YET, clip=NOT_YET), pictures, tmp_path)
 
 
 def test_learning_leaves_every_base_weight_as_it_was(canvas, pictures, tmp_path) -> None:

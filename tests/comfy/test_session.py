@@ -193,6 +193,23 @@ def test_a_text_is_encoded_once_while_no_embedding_is_trained(monkeypatch):
         assert one is not two and one.tensor.requires_grad
 
 
+def test_nothing_is_kept_below_the_first_site_that_learns():
+    """Gradients would pass through blocks that nothing learned can change."""
+    with training_session(*given("SD 1.5")) as session:
+        names, composition = live("SD 1.5")
+        kept = {name: one for name, one in names.items() if ".output." in name}
+        for name, one in names.items():
+            one.requires_grad_(name in kept)
+        network, seen = session.denoiser.network, {}
+        last = f"output_blocks.{len(network.output_blocks) - 1}.0"
+        for name in ("middle_block.0", "middle_block.2", last):
+            network.get_submodule(name).register_forward_hook(
+                lambda module, given, out, name=name: seen.update({name: out.requires_grad})
+            )
+        loss_of(session, composition)
+    assert kept and seen == {"middle_block.0": False, "middle_block.2": False, last: True}
+
+
 def test_of_a_concept_that_was_encoded_only_the_embeddings_stay():
     """Every preview is one: their layers would pile up until learning ends."""
     with training_session(*given("SD 1.5")) as session:

@@ -36,7 +36,12 @@ VARIANTS = {
     "SDXL EDM (Playground 2.5)": Variant(
         "SDXL", {"hints": {"edm_mean": torch.zeros(1), "edm_std": torch.ones(1)}}, "edm"
     ),
+    "SDXL in fp8": Variant("SDXL", {"dtype": torch.float8_e5m2, **NARROW}),
     "SSD-1B": Variant("SDXL", {"kind": known.SSD1B}),
+    "Segmind Vega": Variant("SDXL", {"kind": known.Segmind_Vega}),
+    "KOALA 700M": Variant("SDXL", {"kind": known.KOALA_700M}),
+    "KOALA 1B": Variant("SDXL", {"kind": known.KOALA_1B}),
+    "SDXL instruct-pix2pix": Variant("SDXL", {"channels": 8, "kind": known.SDXL_instructpix2pix}),
 }
 
 KINDS = {  # the host's classes
