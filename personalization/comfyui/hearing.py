@@ -66,12 +66,16 @@ class Hearing:
         if read is None:
             read = Read(arrived, self._contexts(arrived, ENCODED.get(arrived) or cond.get(KEY)))
             known.append(read)
-        if len(arrived) > 1 or frames:
-            self._count(read.slots, frames if len(frames) == len(arrived) else range(len(arrived)))
+        if len(frames) == len(arrived):
+            self._count(read.slots, frames)
+        elif len(arrived) > 1:
+            self._count(read.slots, range(len(arrived)))
         return read.slots
 
     def _contexts(self, arrived: Tensor, encoded: object) -> tuple[tuple[Slots, ...], ...]:
         """The slots of every context (1, tokens, d); equal ones in a row are read once."""
+        if len(arrived) == 1:
+            return (self._slots(arrived, encoded),)
         read: list[tuple[Slots, ...]] = []
         for at in range(len(arrived)):
             again = at and torch.equal(arrived[at], arrived[at - 1])
