@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import comfy_extras.nodes_attention_multiply as attention_multiply
@@ -359,7 +360,8 @@ def in_windows(model, overlap=1, schedule="standard_static", shuffled=True, anch
     """Two frames at a time."""
     how = (2, overlap, schedule, 1, False, "pyramid", 0, shuffled)
     node: Any = context_windows.ContextWindowsManualNode  # its annotation says MODEL, and it gives a node's output
-    return node.execute(model, *how, causal_window_fix=anchored)[0]
+    anchor = {"causal_window_fix": anchored} if "causal_window_fix" in signature(node.execute).parameters else {}
+    return node.execute(model, *how, **anchor)[0]
 
 
 def few(steps: int) -> Neighbour:
