@@ -17,7 +17,7 @@ from .model import TEXT, read_weights, unpacked
 from .training import autoencoder, judge, text, unet, vision
 from .training.pictures import Pictures, pictures, told_scenes
 
-PICTURES, VAE_STEPS, TEXT_STEPS, VISION_STEPS, UNET_STEPS = 120_000, 22_500, 2500, 700, 31_500
+PICTURES, VAE_STEPS, TEXT_STEPS, VISION_STEPS, UNET_STEPS = 120_000, 22_500, 2500, 700, 13_500
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,4 +1,8 @@
-"""Stage 5: the denoiser. v-prediction on SD's own schedule, one caption in ten left empty."""
+"""Stage 5: the denoiser. v-prediction on SD's own schedule, one caption in ten left empty.
+
+Large batches by Muon: on one core 256 pictures a step take in 1.4 times as many a second as 64, and what AdamW left
+of the loss still falls (benchmarks/trials.md).
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,11 @@ from torch import Tensor
 
 from ...personalization.comfyui.small_attention import small_attention
 from ..model import initialise, new_unet
+from .muon import Muon
 from .state import Run, report, warm_then_decay
 
-BATCH = 64
+BATCH = 256
+RATE = 1.4e-3
 DROPPED = 0.1
 GAMMA = 5.0  # the signal-to-noise ratio from which on a step counts less: the decoder mends what is left there
 SHARD_BYTES = 12 * 2**20
@@ -38,8 +44,7 @@ def train(lesson: Lesson, steps: int, cache: Path, start: dict[str, Tensor] | No
     unet = new_unet()
     initialise(unet, generator)
     unet.load_state_dict(start or unet.state_dict())
-    optimiser = torch.optim.AdamW(unet.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
-    run = Run(cache / "unet.pt", unet, optimiser, generator, decay=0.9995)
+    run = Run(cache / "unet.pt", unet, Muon(unet.parameters(), RATE), generator, decay=0.998)
 
     def loss(step: int) -> Tensor:
         picked = torch.randint(len(latents), (BATCH,), generator=generator)
@@ -51,7 +56,7 @@ def train(lesson: Lesson, steps: int, cache: Path, start: dict[str, Tensor] | No
                 context = text(input_tokens=asked)[0]
             return denoising_loss(unet, latents[picked].float(), context, generator)
 
-    report("unet", run.steps(steps, warm_then_decay(1e-3, steps, cooldown=0.35), loss))
+    report("unet", run.steps(steps, warm_then_decay(RATE, steps, warm=100, cooldown=0.45), loss))
     return run
 
 
