@@ -14,8 +14,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -40,7 +39,7 @@ from .sites import Site
 log = logging.getLogger("concept_loom")
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v"}
-KEPT = 16  # encodings that are known when they arrive at the UNet
+KEPT = 16  # encodings that are known by what they hold when they come back by hand
 Marked = Mapping[str, Sequence[tuple[int, Mark]]]  # encoder -> rows and marks of one prompt
 Sides = Sequence[Sequence[Marked]]  # of prompts, and of negative prompts
 Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
@@ -75,18 +74,30 @@ def base_of(pipe: Pipeline) -> Base:
 
 def _encoders(pipe: Pipeline) -> dict[str, tuple[Any, Any]]:
     """Key -> tokenizer's attribute and text encoder, in the order of their channels."""
-    if isinstance(pipe, StableDiffusionXLPipeline):
+    xl = isinstance(pipe, StableDiffusionXLPipeline)
+    if pipe.text_encoder is None or (xl and pipe.text_encoder_2 is None):
+        raise ValueError(
+            f"This {type(pipe).__name__} has no text encoder; a concept's word is written in it. Weave while the "
+            "pipeline is whole, and take the encoder away behind encode_prompt."
+        )
+    if xl:
         return {"l": ("tokenizer", pipe.text_encoder), "g": ("tokenizer_2", pipe.text_encoder_2)}
     wide = pipe.text_encoder.get_input_embeddings().weight.shape[1] == 1024
     return {"h" if wide else "l": ("tokenizer", pipe.text_encoder)}
 
 
-@dataclass(frozen=True)
-class Encoding:
+class Encoding(NamedTuple):
     """One encoded prompt (tokens, d), and the slots that stand in it."""
 
     rows: Tensor
     slots: tuple[Slots, ...]
+
+
+class Side(NamedTuple):
+    """Prompts or negative prompts as `encode_prompt` returned them (samples, tokens, d), and each sample's slots."""
+
+    encoded: Tensor
+    slots: list[tuple[Slots, ...]]
 
 
 class Woven:
@@ -96,7 +107,9 @@ class Woven:
         self.pipe, self.base, self.composition, self.now = pipe, base, composition, Now()
         self.spans, self.encodings = channel_spans(base.encoders), list[Encoding]()
         self.hashes = {placed.word: placed.concept.hash for placed in composition}
-        self._heard: Any = WeakTensorKeyDictionary()  # what arrives at the UNet -> slots per sample
+        self._said: Any = WeakTensorKeyDictionary()  # what encode_prompt returned -> slots per sample
+        self._heard: Any = WeakTensorKeyDictionary()  # what arrives at the UNet -> the same
+        self._sides = list[Side]()  # of the last encode_prompt, in the order in which guidance joins them
         last = pipe.scheduler.config.get("num_train_timesteps", 1000) - 1
         self.windows = {one.word: _window(one, last) for one in composition if (one.start, one.end) != (0, 1)}
         self._hook()
@@ -106,6 +119,7 @@ class Woven:
         self.words = {
             key: Words(key, getattr(self.pipe, name), one, self.composition) for key, (name, one) in encoders.items()
         }
+        self.tokenizers = {name: self.words[key] for key, (name, _) in encoders.items()}
         found = list(sites_of(unet))
         self.at_sites: list[SiteProcessor | PipelineBlock] = []
         try:
@@ -147,18 +161,33 @@ class Woven:
         for text in every:
             self.now.run.aside |= aside(text, self.composition)
         out = [None if one is None else one.clone() for one in self._encoded("", args, kwargs)]
-        marked = [[{key: self.words[key].marks(text) for key, text in one.items()} for one in side] for side in texts]
+        marked = [[{key: self._marks(key, text) for key, text in one.items()} for one in side] for side in texts]
         self._splice(out, marked, args, kwargs)
-        for encoded, side in zip(out[:2], marked, strict=True):
-            self._keep(encoded, side)
+        names = "prompt_embeds", "negative_prompt_embeds"
+        sides = zip(out[:2], marked, map(given.get, names), strict=True)
+        self._sides = [Side(one, self._slots(one, side, own)) for one, side, own in sides if one is not None][::-1]
+        for side in self._sides:
+            self._keep(side)
         return tuple(out)
+
+    def _marks(self, key: str, text: str) -> list[tuple[int, Mark]]:
+        """In the text as the pipeline gives it to the tokenizer: loaded embeddings of several vectors are spelt out."""
+        words = self.words[key]
+        return words.marks(cast(str, self.pipe.maybe_convert_prompt(text, words.plain)))
+
+    def _slots(self, encoded: Tensor, side: Sequence[Marked], given: Tensor | None) -> list[tuple[Slots, ...]]:
+        """Of each sample: as its prompt says, or as where its encoding was made, or by what it holds."""
+        if given is None:  # the last row is the prompt's end even where a word was cut off there
+            said = [slots_of(marked, encoded.shape[1] - 1, self.hashes) for marked in side] or [()]
+        else:
+            said = self._said[given] if given in self._said else [self._slots_in(sample) for sample in given]
+        return [slots for slots in said for _ in range(len(encoded) // len(said))]
 
     def _encoded(self, only: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor | None, ...]:
         """By the pipeline itself, with our tokenizers in place of its own; `only` silences every other word."""
-        names = {name: self.words[key] for key, (name, _) in _encoders(self.pipe).items()}
-        own = {name: getattr(self.pipe, name) for name in names}
+        own = {name: getattr(self.pipe, name) for name in self.tokenizers}
         try:
-            for name, words in names.items():
+            for name, words in self.tokenizers.items():
                 words.only = only
                 object.__setattr__(self.pipe, name, words)  # the pipeline would note it in its configuration
             return self._encode(*args, **kwargs)
@@ -181,15 +210,11 @@ class Woven:
                         for row in phrase_rows(marks, word, encoded.shape[1] - 1):
                             encoded[samples, row, self.spans[key]] = own[samples, row, self.spans[key]]
 
-    def _keep(self, encoded: Tensor | None, side: Sequence[Marked]) -> None:
-        """Remember what stands where; the last row is the prompt's end even where a word was cut off there."""
-        if encoded is None:
-            return
-        for number, marked in enumerate(side):
-            slots = slots_of(marked, encoded.shape[1] - 1, self.hashes)
-            if slots:
-                rows = encoded[_samples(number, len(side), len(encoded)).start]
-                self.encodings = [Encoding(rows, slots), *self.encodings][:KEPT]
+    def _keep(self, side: Side) -> None:
+        """Remember what stands where, for encodings that are given by hand."""
+        self._said[side.encoded] = side.slots
+        new = [Encoding(rows, slots) for rows, slots in zip(side.encoded, side.slots, strict=True)]
+        self.encodings = [*new, *self.encodings][: max(KEPT, len(new))]
 
     def _plan(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = ("sample", "timestep", "encoder_hidden_states")
@@ -212,9 +237,16 @@ class Woven:
         self.now.plan = None
 
     def _heard_in(self, states: Tensor) -> list[tuple[Slots, ...]]:
-        """The slots of each sample, by what its rows hold; a pipeline hands on one tensor at every step."""
+        """The slots of each sample; a pipeline hands on one tensor at every step.
+
+        By their places where these are the prompts that were last encoded, with guidance or without: two prompts may
+        be encoded alike and only one of them hold the word. Else by what the rows hold.
+        """
         if states not in self._heard:
-            self._heard[states] = heard = [self._slots_in(sample) for sample in states]
+            joined = [_joined(self._sides)] if self._sides else []
+            known = (side for side in (*joined, *self._sides[::-1]) if _same_rows(side.encoded, states))
+            by_place = next((side.slots for side in known), None)
+            self._heard[states] = heard = by_place or [self._slots_in(sample) for sample in states]
             written = {slots.word for one in heard for slots in one}
             self.now.run.written |= written
             for report in self.reports():
@@ -223,10 +255,16 @@ class Woven:
         return self._heard[states]
 
     def _slots_in(self, sample: Tensor) -> tuple[Slots, ...]:
-        same = (
-            one for one in self.encodings if one.rows.shape == sample.shape and torch.equal(one.rows.to(sample), sample)
-        )
-        return next((one.slots for one in same), ())
+        return next((one.slots for one in self.encodings if _same_rows(one.rows, sample)), ())
+
+
+def _joined(sides: Sequence[Side]) -> Side:
+    """What classifier-free guidance makes of them: negative prompts before prompts."""
+    return Side(torch.cat([side.encoded for side in sides]), [slots for side in sides for slots in side.slots])
+
+
+def _same_rows(one: Tensor, two: Tensor) -> bool:
+    return one.shape == two.shape and torch.equal(one.to(two), two)
 
 
 def _samples(number: int, texts: int, samples: int) -> slice:

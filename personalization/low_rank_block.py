@@ -27,6 +27,7 @@ class LowRankBlock:
 
     def __init__(self, site: Site, block: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         self.site, self.block = site, block
+        self.before: object = block.__dict__.get("forward")  # another pack's, where it stands on the block itself
         self.plain: Callable[..., Tensor] = block.forward
         self.acting: Sequence[Acting] = ()
         self.cache = RowCache()
@@ -70,6 +71,8 @@ class LowRankBlock:
             hook.remove()
         if self.block.__dict__.get("forward") is self:
             del self.block.forward
+            if self.before is not None:
+                self.block.forward = self.before
 
 
 def _hook(block: LowRankBlock, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:

@@ -104,7 +104,8 @@ class SiteProcessor:
         reading = self._reading(plan, hidden_states, encoder_hidden_states) if plan else None
         if reading is None or (reading.expected is None and reading.value is reading.context):
             context = reading.context if reading and reading.acting else encoder_hidden_states
-            return self.plain(attn, hidden_states, context, attention_mask, temb, *args, **kwargs)
+            rest = () if temb is None and not args else (temb, *args)  # a sliced one takes none
+            return self.plain(attn, hidden_states, context, attention_mask, *rest, **kwargs)
         if attention_mask is not None:
             raise ValueError(
                 "The pipeline masks its text; tokens that concepts bring need attention without a mask. Call it "
@@ -133,16 +134,29 @@ class PipelineBlock(LowRankBlock):
     """A transformer block whose low-rank layers act beside the weights; merged ones in every sample."""
 
     def __init__(self, shape: SiteShape, block: nn.Module, now: Now) -> None:
-        super().__init__(shape.site, block, {name: block.get_submodule(name) for name in layer_widths(shape)})
+        if any(getattr(one, "fused_projections", False) for one in block.modules()):
+            raise ValueError(
+                "The pipeline's attention computes queries, keys and values in one (fuse_qkv_projections); low-rank "
+                "layers need them apart. Call pipe.unfuse_qkv_projections() before."
+            )
+        super().__init__(shape.site, block, {name: _linear(block, name) for name in layer_widths(shape)})
         self.now, self.cache = now, now.cache
 
     def __call__(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor:
         present = self.now.plan.low_rank if self.now.plan else ()
         if not present:
             return self.plain(hidden_states, *args, **kwargs)
-        here = (one.placed for one in present if one.placed.concept.has(LowRank, site=self.site))
-        self.now.note(self.site, tuple(here))
         return self.run(present, self.now.grid(hidden_states.shape[1]), hidden_states, *args, **kwargs)
+
+    def changed(self, name: str, x: Tensor, out: Tensor) -> Tensor:
+        self.now.note(self.site, tuple(presence.placed for presence, pairs in self.acting if name in pairs))
+        return super().changed(name, x, out)
+
+
+def _linear(block: nn.Module, name: str) -> nn.Module:
+    """The layer itself: a LoRA that diffusers loads stands around it, and goes again."""
+    layer = block.get_submodule(name)
+    return getattr(layer, "base_layer", layer)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:

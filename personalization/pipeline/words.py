@@ -113,8 +113,10 @@ class Words:
 
     def _slots(self, placed: PlacedConcept) -> list[Slot]:
         info, learned = placed.concept.info, placed.concept.embeddings.get(self.key)
-        ids = torch.tensor(self._ids(info.class_word), device=self.table.weight.device)
-        plain = self.table.weight.detach()[ids].float().mean(0)
+        home = self.table.weight.device
+        ids = torch.tensor(self._ids(info.class_word), device="cpu" if home.type == "meta" else home)
+        with torch.no_grad():
+            plain = self.table(ids).float().mean(0)  # by the layer: an offloaded one fetches its weight for the call
         if learned is None:
             return [Slot(placed.word, plain, plain)] * info.slots
         return [Slot(placed.word, plain, torch.lerp(plain, row.to(plain), placed.strength)) for row in learned]

@@ -21,6 +21,7 @@ from . import tiny
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed; its pipelines cannot be compared")
 import transformers  # noqa: E402
 from concept_loom.personalization.diffusers import base_of, weave  # noqa: E402
+from concept_loom.personalization.pipeline.unet import sites_of  # noqa: E402
 
 FAMILIES = ["SD 1.5", "SD 2", "SDXL"]
 TOKENIZER = Path(comfy.sd1_clip.__file__).with_name("sd1_tokenizer")
@@ -325,3 +326,136 @@ def test_a_pipelines_sites_are_those_of_the_same_weights_in_comfyui(family):
     theirs, ours = base_of(pipe(family)), tiny.concept("mug", "mug", family).info.base
     assert theirs.sites == ours.sites and dict(theirs.encoders) == dict(ours.encoders)
     assert (theirs.family, theirs.prediction) == (ours.family, ours.prediction)
+
+
+def test_of_two_prompts_that_are_encoded_alike_the_one_with_the_word_gets_the_concept(woven):
+    """Until something is learned a slot is its class word, and many imported LoRAs have no slot of their own."""
+    placed = PlacedConcept(tiny.concept(trained=False))
+    texts = ["a photo of <mug>", "a photo of mug mug"]
+    _, calls = by_comfyui("SD 1.5", (placed,), texts)
+    (_, plain), mine = by_diffusers("SD 1.5", texts[1:] * 2, calls), woven("SD 1.5", placed)
+    _, drawn = by_diffusers("SD 1.5", texts, calls)
+    assert torch.equal(drawn[1], plain[1]) and differ(drawn[0], plain[0]) > 0.01
+    _, after = by_diffusers("SD 1.5", texts[1:] * 2, calls)
+    assert torch.equal(after, plain) and mine.reports()[0].cause == "word"
+
+
+def test_more_prompts_than_are_remembered_keep_their_words_in_one_call(woven):
+    placed = PlacedConcept(tiny.concept())
+    texts = [f"{number} photos of <mug>" for number in range(20)]
+    _, calls = by_comfyui("SD 1.5", (placed,), texts)
+    mine = woven("SD 1.5", placed)
+    _, drawn = by_diffusers("SD 1.5", texts, calls)
+    assert (drawn - calls.out).abs().max() < 1e-4 and mine.reports()[0].cause == ""
+
+
+def test_encodings_that_are_given_by_hand_keep_their_words_without_the_text_encoder(woven):
+    woven("SD 1.5", PlacedConcept(tiny.concept(trained=False)))
+    own = pipe("SD 1.5")
+    wanted = [latents("SD 1.5", text, negative_prompt="blurry") for text in (MUG, "a photo of mug mug, at dawn")]
+    kwargs = {"device": "cpu", "num_images_per_prompt": 1, "do_classifier_free_guidance": True}
+    made = [own.encode_prompt(text, negative_prompt="blurry", **kwargs) for text in (MUG, "a photo of mug mug, at dawn")]
+    encoder, own.text_encoder = own.text_encoder, None
+    try:
+        for want, (positive, negative) in zip(wanted, made, strict=True):
+            drawn = latents("SD 1.5", None, prompt_embeds=positive, negative_prompt_embeds=negative)
+            assert differ(drawn, want) < 1e-4
+    finally:
+        own.text_encoder = encoder
+    assert differ(*wanted) > 0.01
+
+
+def test_a_pipeline_without_a_text_encoder_is_refused():
+    own = pipe("SDXL")
+    encoder, own.text_encoder = own.text_encoder, None
+    try:
+        with pytest.raises(ValueError, match="has no text encoder.*Weave while the pipeline is whole"):
+            weave(own, (PlacedConcept(tiny.concept("mug", "mug", "SDXL")),))
+    finally:
+        own.text_encoder = encoder
+
+
+def test_sliced_attention_draws_the_same(woven):
+    placed = PlacedConcept(tiny.guest(ImageTokens, tiny.concept()))
+    woven("SD 1.5", placed).remove()
+    whole = weave(pipe("SD 1.5"), (placed,))
+    wanted = latents("SD 1.5")
+    whole.remove()
+    before = pipe("SD 1.5").unet.attn_processors
+    pipe("SD 1.5").enable_attention_slicing(1)
+    try:
+        sliced = weave(pipe("SD 1.5"), (placed,))
+        drawn = latents("SD 1.5")
+        sliced.remove()
+    finally:
+        pipe("SD 1.5").unet.set_attn_processor(before)
+    assert differ(drawn, wanted) < 1e-4
+
+
+def test_layers_of_one_matrix_for_three_are_refused_for_low_rank(woven):
+    own = pipe("SD 1.5")
+    own.fuse_qkv_projections(vae=False)
+    try:
+        with pytest.raises(ValueError, match="fuse_qkv_projections.*unfuse_qkv_projections"):
+            weave(own, (PlacedConcept(tiny.low_rank(tiny.concept())),))
+    finally:
+        own.unfuse_qkv_projections(vae=False)
+    kinds = {type(one).__name__ for one in own.unet.attn_processors.values()}
+    assert "SiteProcessor" not in kinds and "encode_prompt" not in own.__dict__
+
+
+def test_an_embedding_of_several_vectors_before_the_word_does_not_shift_its_rows(woven):
+    own, placed = pipe("SD 1.5"), PlacedConcept(tiny.concept())
+    vectors = torch.randn(3, 768, generator=torch.Generator().manual_seed(2)) / 20
+    own.load_textual_inversion({"<ink>": vectors}, token="<ink>")
+    for number, vector in enumerate(vectors):
+        own.load_textual_inversion({f"<one{number}>": vector[None]}, token=f"<one{number}>")
+    try:
+        mine = woven("SD 1.5", placed)
+        by_name = latents("SD 1.5", "<ink> photo of <mug>")
+        spelt_out = latents("SD 1.5", "<one0> <one1> <one2> photo of <mug>")
+        mine.remove()
+    finally:
+        own.unload_textual_inversion()
+    assert differ(by_name, spelt_out) < 1e-4
+
+
+class Wrapped(torch.nn.Module):
+    """As peft stands around a layer while a LoRA is loaded."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.base_layer = layer
+
+    def forward(self, x):
+        return self.base_layer(x)
+
+
+def test_low_rank_layers_outlive_the_wrapper_of_a_lora_that_is_unloaded(woven):
+    placed, own = PlacedConcept(tiny.low_rank(tiny.concept()), sparing=True), pipe("SD 1.5")
+    woven("SD 1.5", placed)
+    wanted = latents("SD 1.5")
+    own.encode_prompt.__self__.remove()
+    blocks = [one for _, one in sites_of(own.unet)]
+    for block in blocks:
+        block.attn2.to_out[0] = Wrapped(block.attn2.to_out[0])
+    mine = weave(own, (placed,))
+    for block in blocks:
+        block.attn2.to_out[0] = block.attn2.to_out[0].base_layer
+    drawn = latents("SD 1.5")
+    mine.remove()
+    assert torch.equal(drawn, wanted)
+
+
+def test_what_another_put_on_a_block_itself_stays(woven):
+    block = pipe("SD 1.5").unet.mid_block.attentions[0].transformer_blocks[0]
+    own, calls = block.forward, []
+    block.forward = lambda *args, **kwargs: (calls.append(1), own(*args, **kwargs))[1]
+    try:
+        theirs = block.forward
+        mine = woven("SD 1.5", PlacedConcept(tiny.low_rank(tiny.concept())))
+        latents("SD 1.5")
+        mine.remove()
+        assert calls and block.__dict__["forward"] is theirs
+    finally:
+        del block.forward
