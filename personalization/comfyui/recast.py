@@ -2,7 +2,8 @@
 
 ComfyUI casts or fetches such a weight (fp16 or fp8 in, bf16 or fp32 wanted) when its layer runs. Autograd would keep
 every copy until the backward pass: a second model in memory. Here it keeps which layer it was, and asks the host once
-more. What the host fetches lies in buffers that later layers overwrite, so nothing there may wait anyway.
+more. What the host fetches may lie in a buffer that later layers overwrite; blocks that are computed twice keep what
+their layers used out of our sight, so what autograd sees is never the buffer itself.
 """
 
 from __future__ import annotations
@@ -24,13 +25,6 @@ class _Copy(NamedTuple):
 
     ref: StorageWeakRef
     layer: torch.nn.Module
-    start: int  # in its storage, in elements
-    size: int
-
-    def place(self, tensor: Tensor) -> int | None:
-        """Where `tensor` begins in the weight; None for another in the same buffer, as the layer's bias is."""
-        begins = int(tensor.storage_offset()) - self.start
-        return begins if 0 <= begins < self.size else None
 
 
 class _Again(NamedTuple):
@@ -41,7 +35,7 @@ class _Again(NamedTuple):
     device: torch.device
     size: torch.Size
     stride: tuple[int, ...]
-    begins: int  # in the weight
+    begins: int  # in the weight, in elements
 
 
 class _Casts:
@@ -54,13 +48,14 @@ class _Casts:
 
     def __call__(self, layer: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         made = self.cast(layer, *args, **kwargs)
-        weight = made[0]
-        if torch.is_grad_enabled() and type(weight) is Tensor and weight is not layer.weight:
+        if not torch.is_grad_enabled():
+            return made
+        weight, bias = map(_out_of_buffer, made[:2])
+        if type(weight) is Tensor and weight is not layer.weight:
             self.copies.pop(self.latest.get(id(layer), 0), None)
             ref = StorageWeakRef(weight.untyped_storage())
-            made_of = _Copy(ref, layer, int(weight.storage_offset()), weight.numel())
-            self.latest[id(layer)], self.copies[ref.cdata] = ref.cdata, made_of
-        return made
+            self.latest[id(layer)], self.copies[ref.cdata] = ref.cdata, _Copy(ref, layer)
+        return (weight, bias, *made[2:])
 
     def copy_of(self, tensor: Tensor) -> _Copy | None:
         return self.copies.get(StorageWeakRef(tensor.untyped_storage()).cdata)
@@ -69,9 +64,7 @@ class _Casts:
         copy = self.copy_of(tensor)
         if copy is None:
             return tensor.detach()  # itself it would keep its own graph alive, for good where a step is broken off
-        begins = copy.place(tensor)
-        if begins is None:
-            return tensor.clone()
+        begins = int(tensor.storage_offset())
         return _Again(copy.layer, tensor.dtype, tensor.device, tensor.size(), tensor.stride(), begins)
 
     def unpack(self, kept: Tensor | _Again) -> Tensor:
@@ -80,6 +73,10 @@ class _Casts:
         with torch.no_grad():
             weight = self.cast(kept.layer, dtype=kept.dtype, device=kept.device, bias_dtype=kept.dtype)[0]
         return weight.as_strided(kept.size, kept.stride, int(weight.storage_offset()) + kept.begins)
+
+
+def _out_of_buffer(made: Tensor | None) -> Tensor | None:
+    return made.clone() if type(made) is Tensor and made._base is not None else made
 
 
 _casts: list[_Casts] = []

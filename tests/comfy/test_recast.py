@@ -1,7 +1,9 @@
 """Weights of another dtype are cast again for the backward pass, and no copy of them waits for it."""
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
+import comfy.memory_management
 import comfy.ops
 import pytest
 import torch
@@ -59,6 +61,39 @@ def test_no_copy_waits_for_the_backward_pass(dtype, monkeypatch):
             alive.append(spy.alive())
             loss.backward()
     assert alive[0] == 0 < 50 < alive[1]
+
+
+class Buffers:
+    """The host's cast where two streams fetch weights ahead, each into a buffer of its own (comfy.ops, 0.30.0)."""
+
+    def __init__(self):
+        self.cast, self.turn = comfy.ops.cast_bias_weight, 0
+        self.bytes = [torch.empty(1 << 28, dtype=torch.int8) for _ in range(2)]
+
+    def __call__(self, layer, *args, **kwargs):
+        made = self.cast(layer, *args, **kwargs)
+        self.turn = 1 - self.turn
+        held = [one for one in made[:2] if one is not None]
+        places = comfy.memory_management.interpret_gathered_like(held, self.bytes[self.turn])
+        for place, one in zip(places, held, strict=True):
+            place.copy_(one.detach())
+        return (*places, *([None] * (2 - len(places))), *made[2:])
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_what_the_host_fetches_into_a_buffer_is_right_in_the_backward_pass(checkpoint, monkeypatch):
+    model, clip = given("SD 1.5")
+    wanted_loss, wanted = gradients(model, clip, "SD 1.5")
+    for module in model.model.diffusion_model.modules():
+        if hasattr(module, "comfy_cast_weights"):
+            module.comfy_cast_weights = True
+    monkeypatch.setattr(comfy.ops, "cast_bias_weight", Buffers())
+    waiting = SimpleNamespace(model=model.model, load_device="another", offload_device="cpu")
+    monkeypatch.setattr(session, "cast_again", lambda patchers, dtype: recast.cast_again((waiting,), dtype))
+    loss, fetched = gradients(model, clip, "SD 1.5", checkpoint=checkpoint)
+    assert loss == pytest.approx(wanted_loss, rel=1e-5)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(fetched[name], gradient, rtol=1e-3, atol=1e-5)
 
 
 def test_patched_weights_are_patched_again():
