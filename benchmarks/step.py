@@ -35,7 +35,7 @@ from ..personalization.comfyui.small_attention import small_attention
 from ..personalization.learned import Event, Step
 from ..personalization.learner import LearnTask, learn
 from ..personalization.methods import Beginning, task_of
-from ..personalization.prior import PROMPT, Prior
+from ..personalization.prior import Prior
 from ..personalization.recipe import recipe_for
 from ..personalization.training_pass import PRIOR_SHARE
 from ..playground import model as playground
@@ -200,7 +200,7 @@ def _task(session: Session, latents: Tensor, method: str, steps: int) -> LearnTa
     if not dpp:
         return task
     # its class pictures take hundreds of predictions to draw, once; here any will do
-    prior = Prior(session.denoiser, session.encoder, latents, session.encoder.encode(PROMPT.format("mug")))
+    prior = Prior(session.denoiser, session.encoder, latents)
     return replace(task, recipe=replace(recipe, dpp=dpp), prior=prior)
 
 

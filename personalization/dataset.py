@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -38,7 +38,8 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class ConceptDataset:
-    """Pictures in the order of their hashes (so that names and wiring order change nothing), and the held-out ones.
+    """Pictures in the order of their pixels' hashes (so that names, wiring order, captions and masks change nothing),
+    and the held-out ones.
 
     `unread` has a sentence for each file that could not be read.
     """
@@ -91,7 +92,7 @@ def dataset_of(pictures: Sequence[Picture], holdout: str | int = AUTO, unread: S
             f"{count} pictures are to be held out of {len(pictures)}; at least one must be left to learn from. "
             f"Hold out {len(pictures) - 1} at most, or add pictures."
         )
-    ordered = tuple(sorted(pictures, key=lambda picture: picture.hash))
+    ordered = tuple(sorted(pictures, key=lambda picture: (replace(picture, caption="", mask=None).hash, picture.hash)))
     return ConceptDataset(ordered, _split(ordered, count), tuple(unread))
 
 

@@ -274,7 +274,7 @@ class _Run:
         """Who asks to stop does not wait: where looks are slow, an earlier one decides, or none if none was yet."""
         if not self.held.samples or self.held.samples * self.prediction_seconds <= LAST_LOOK:
             self.check()
-        elif not self.state.kept.step:
+        elif not self.state.kept.step and not any(look.step for look in self.state.held):
             self.state.kept = Kept(self.state.step, math.nan, copies(self.state.parameters))
 
     @property

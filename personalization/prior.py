@@ -27,12 +27,11 @@ PROMPT = "a photo of a {}"
 
 @dataclass(frozen=True)
 class Prior:
-    """`pictures` (n, c, h, w): the class as the frozen model draws it; `frozen` is its prompt without any concept."""
+    """`pictures` (n, c, h, w): the class as the frozen model draws it."""
 
     denoiser: Denoiser
     encoder: PromptEncoder
     pictures: Tensor
-    frozen: Context
 
     @classmethod
     def of(
@@ -56,10 +55,14 @@ class Prior:
             pictures = torch.cat(made).float().cpu()
             if path:
                 _keep(path, pictures)
-        return cls(denoiser, encoder, pictures, frozen)
+        return cls(denoiser, encoder, pictures)
 
     def loss(self, concept: Concept, samples: int, generator: Generator) -> Tensor:
-        """L_DPP: l1 denoise(class picture, image tokens only) + l2 |frozen - prediction|^2, l1 = l2 = 1/2."""
+        """L_DPP: l1 denoise(class picture, image tokens only) + l2 |frozen - prediction|^2, l1 = l2 = 1/2.
+
+        Both predictions are of one text, so that the tokens alone make the difference: a class word of several tokens
+        reads a little otherwise in the concept's slot than written out.
+        """
         composition = (PlacedConcept(tokens_alone(concept)),)
         context = self._with_tokens(composition)
         chosen = torch.randint(len(self.pictures), (samples,), generator=generator)
@@ -68,7 +71,7 @@ class Prior:
         noised = self.denoiser.add_noise(x0, sigma, torch.randn(x0.shape, generator=generator).to(x0))
         denoised = self.denoiser.predict(noised, sigma, [context] * samples, composition)
         with torch.no_grad():
-            before = self.denoiser.predict(noised, sigma, [self.frozen] * samples)
+            before = self.denoiser.predict(noised, sigma, [context] * samples)
         return prior_preservation(denoised, x0, before, self.denoiser.loss_weight(sigma)).mean()
 
     def _with_tokens(self, composition: Composition) -> Context:

@@ -36,11 +36,17 @@ class Painter:
         return torch.cat(pictures, 2)
 
     def sketched(self, learned: Learned) -> Tensor | None:
-        """Latents of what was learned, made with the training session; None when there is no time for it."""
+        """Latents of what was learned, made with the training session; None when there is no time or room for it."""
         if not learned.finished and PREDICTIONS * learned.prediction_seconds > PATIENCE:
             return None
-        with suppress(host.InterruptProcessingException):
+        try:
             return preview(*self.session, learned.concept, self.template, self.shape)
+        except host.InterruptProcessingException:
+            return None
+        except Exception as error:
+            if not host.is_oom(error):
+                raise
+        host.soft_empty_cache()
         return None
 
     def painted(self, latents: Tensor | None) -> Tensor | None:

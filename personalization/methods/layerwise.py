@@ -26,6 +26,8 @@ from ..sites import Site
 from ..subject_means import subject_means
 from .beginning import Beginning, class_concept
 
+APART, SEED = 0.05, 19  # noise on further tokens, in standard deviations of the row
+
 
 def start(beginning: Beginning) -> Concept:
     """The class word's embedding, frozen, and one row tensor (slots, context width) per site of the recipe."""
@@ -48,7 +50,15 @@ def _image_tokens(beginning: Beginning, sites: Sequence[Site]) -> tuple[ImageTok
     missing = next((site for site in sites if site not in means), None)
     if missing:
         raise unseen("where image tokens start", missing)
-    return (ImageTokens({site: means[site].repeat(count, 1) for site in sites}),)
+    generator = torch.Generator().manual_seed(SEED)
+    return (ImageTokens({site: parted(means[site], count, generator) for site in sites}),)
+
+
+def parted(row: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """(d,) -> (count, d): the row, and it with a little noise: equal tokens have equal gradients, and stay equal."""
+    noise = torch.randn(count, len(row), generator=generator).to(row)
+    noise[0] = 0
+    return row + APART * row.std() * noise
 
 
 def _means(beginning: Beginning) -> dict[Site, Tensor]:

@@ -17,9 +17,7 @@ from ..concept import Concept
 from ..denoiser import slot_rows
 from ..parts import NestedValues
 from .beginning import Beginning, class_concept
-from .layerwise import chosen_sites
-
-APART, SEED = 0.05, 19  # noise on the tokens, in standard deviations of the row
+from .layerwise import APART, SEED, chosen_sites
 
 
 def start(beginning: Beginning) -> Concept:

@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from ..attention import Plan
 from ..composition import PlacedConcept
 from ..low_rank_block import LowRankBlock
-from ..parts.low_rank import LowRank, layer_widths
+from ..parts.low_rank import layer_widths
 from ..reading import Reading, with_guests, with_image_tokens, with_rows
 from ..regions import Grid
 from ..report import Run

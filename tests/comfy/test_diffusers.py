@@ -352,9 +352,10 @@ def test_more_prompts_than_are_remembered_keep_their_words_in_one_call(woven):
 def test_encodings_that_are_given_by_hand_keep_their_words_without_the_text_encoder(woven):
     woven("SD 1.5", PlacedConcept(tiny.concept(trained=False)))
     own = pipe("SD 1.5")
-    wanted = [latents("SD 1.5", text, negative_prompt="blurry") for text in (MUG, "a photo of mug mug, at dawn")]
+    texts = MUG, "a photo of mug mug, at dawn"
+    wanted = [latents("SD 1.5", text, negative_prompt="blurry") for text in texts]
     kwargs = {"device": "cpu", "num_images_per_prompt": 1, "do_classifier_free_guidance": True}
-    made = [own.encode_prompt(text, negative_prompt="blurry", **kwargs) for text in (MUG, "a photo of mug mug, at dawn")]
+    made = [own.encode_prompt(text, negative_prompt="blurry", **kwargs) for text in texts]
     encoder, own.text_encoder = own.text_encoder, None
     try:
         for want, (positive, negative) in zip(wanted, made, strict=True):

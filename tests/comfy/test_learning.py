@@ -16,6 +16,7 @@ from concept_loom.personalization.concept import Concept
 from concept_loom.personalization.learned import Event, Learned, Preview, Step
 from concept_loom.personalization.learner import LearnTask, learn
 from concept_loom.personalization.methods import Beginning, task_of
+from concept_loom.personalization.parts import ImageTokens
 from concept_loom.personalization.prior import Prior, tokens_alone
 from concept_loom.personalization.recipe import Recipe, Stage, recipe_for
 
@@ -197,6 +198,27 @@ def test_without_rows_the_word_reads_as_its_class_and_the_tokens_still_act() -> 
         noised, sigma = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.ones(1)
         acting = session.denoiser.predict(noised, sigma, [alone], composition)
         assert not torch.equal(acting, session.denoiser.predict(noised, sigma, [alone]))
+
+
+@pytest.mark.parametrize("class_word", ["mug", "stuffed toy"])
+def test_prior_preservation_compares_predictions_that_differ_by_the_tokens_alone(class_word: str) -> None:
+    with training_session(tiny.model(), tiny.clip()) as session:
+        own, made = session.denoiser.predict, []
+        prior = Prior.of(session.denoiser, session.encoder, class_word, 1, (4, 8, 8))
+        session.denoiser.predict = lambda *args: made.append(own(*args)) or made[-1]
+        for concept in (tiny.concept(class_word=class_word), tiny.guest(ImageTokens, tiny.concept())):
+            prior.loss(concept, 1, torch.Generator().manual_seed(2))
+        (without, frozen), (acting, before) = made[:2], made[2:]
+    assert torch.equal(without, frozen) and not torch.equal(acting, before)
+
+
+def test_further_image_tokens_part() -> None:
+    with training_session(tiny.model(), tiny.clip()) as session:
+        begun = task(session, replace(LAYERWISE, image_tokens=3))
+        learned = learn(begun).concept.parts[1].rows
+        for site, rows in begun.concept.parts[1].rows.items():
+            assert rows.shape[0] == 3 and torch.equal(rows[0], begun.means[site])
+            assert torch.pdist(learned[site]).min() > 0
 
 
 def test_learning_works_inside_inference_mode_as_nodes_run() -> None:

@@ -369,6 +369,15 @@ def test_the_picture_of_a_cancelled_concept_is_given_up_where_it_takes_long(canv
     assert load(whole.path).thumbnail
 
 
+def test_memory_that_runs_out_in_the_last_picture_costs_the_picture_alone(canvas, pictures, tmp_path, monkeypatch):
+    def too_large(*args: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(painter, "preview", too_large)
+    lesson, _ = taught(canvas, pictures, tmp_path)
+    assert lesson.finished and load(lesson.path).info.key and not leftovers(tmp_path)
+
+
 def test_memory_is_back_after_a_cancel(canvas, pictures, tmp_path) -> None:
     def held() -> int:
         gc.collect()

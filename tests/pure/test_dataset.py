@@ -195,6 +195,14 @@ def test_the_split_depends_on_the_pictures_not_on_their_order_or_names() -> None
     assert one.hash == other.hash
 
 
+def test_a_caption_or_a_mask_moves_no_picture_to_the_other_side() -> None:
+    pictures = some(8)
+    held = {picture.name for picture in dataset_of(pictures).holdout}
+    for number in range(8):
+        told = [replace(p, caption=f"{number} {p.name}", mask=torch.ones(p.size).byte()) for p in pictures]
+        assert {picture.name for picture in dataset_of(told).holdout} == held
+
+
 def test_a_near_duplicate_is_not_held_out_while_others_can_be() -> None:
     for seed in range(5):
         originals = [picture_from(str(i), noise(seed=10 * seed + i)) for i in range(4)]

@@ -190,6 +190,17 @@ def test_who_stops_a_slow_model_does_not_wait_for_another_look(held_out: int, st
     assert all(held.step != step for held in learned.held)
 
 
+def test_who_stops_a_slow_model_keeps_the_start_where_looks_found_nothing_better() -> None:
+    ticks, taken = iter(range(100_000)), []
+    one = task(
+        replace(ROWS, stages=(Stage(("context_rows.",), 300.0),)),
+        clock=lambda: float(next(ticks)),
+        interrupted=lambda: len(taken) >= 15,
+    )
+    learned = learn(one, lambda event: taken.append(event) if isinstance(event, Step) else None)
+    assert learned.best_step == 0 and [look.step for look in learned.held if look.best] == [0]
+
+
 def test_an_exception_that_is_no_interrupt_is_not_swallowed() -> None:
     with pytest.raises(Interrupt):
         learn(task(denoiser=ToyDenoiser(breaks=20, raises=Interrupt)))
