@@ -30,7 +30,14 @@ Number = TypeVar("Number", int, float)
 
 
 def json_of(info: ConceptInfo, tensor_hash: str) -> str:
-    """What is at its default is left out: versions that do not know a field yet refuse only what they cannot do."""
+    """What is at its default is left out: versions that do not know a field yet refuse only what they cannot do.
+
+    ValueError for a text that no reader would take.
+    """
+    long = next((name for name in TEXTS if len(getattr(info, name)) > LONGEST), None)
+    if long:
+        count = len(getattr(info, long))
+        raise ValueError(f"The {long} has {count:,} characters; a file keeps at most {LONGEST:,}. Shorten it.")
     every = {own.name: getattr(info, own.name) for own in fields(info)}
     told = {own.name: every[own.name] for own in fields(info) if every[own.name] != own.default}
     scores = {name: score for name, score in info.scores.items() if math.isfinite(score)}
@@ -56,7 +63,7 @@ def info_from(text: str, path: Path) -> tuple[ConceptInfo, str]:
         return _info(header), _is(header, "tensor_hash", str)
     except ConceptFileError:
         raise
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:  # Overflow: 400 digits
         raise damaged(path, f"its header is not what Concept Loom writes ({error})") from error
 
 

@@ -39,17 +39,22 @@ def read_metadata(path: Path, kind: str = "concept") -> Mapping[str, str]:
 
 
 def read_tensors(path: Path, kind: str = "concept") -> dict[str, Tensor]:
-    """Every tensor in fp32; ConceptFileError where one is no finite floating point."""
+    """Every tensor in fp32; ConceptFileError where one is no finite floating point, or a single whole number."""
     try:
         tensors = safetensors.load(path.read_bytes())
-    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a dtype that torch does not have
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:  # a dtype or a size that torch does not have
         raise damaged(path, f"it is cut off or altered ({error})", kind) from error
     for name, tensor in tensors.items():
-        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16) and not is_whole_number(tensor):
             raise damaged(path, f"'{name}' holds {tensor.dtype}, not floating point", kind)
         if not torch.isfinite(tensor).all():
             raise damaged(path, f"'{name}' holds values that are not finite", kind)
     return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def is_whole_number(tensor: Tensor) -> bool:
+    """As the alpha of many LoRA files is."""
+    return tensor.numel() == 1 and tensor.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def _json_header(path: Path) -> object:

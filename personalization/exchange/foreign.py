@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..refusal import ConceptFileError
-from ..tensor_file import FILE_LIMIT, read_tensors
+from ..tensor_file import FILE_LIMIT, is_whole_number, read_tensors
 
 PICKLED = (".pt", ".bin")
 KIND = "embedding or LoRA"
@@ -60,7 +60,8 @@ def _finite(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _is_plain(tensor: Tensor) -> bool:
     """A few bytes on disk may claim any shape: strides of 0, sparse layouts, the meta device."""
-    plain = tensor.is_floating_point() and tensor.layout is torch.strided and tensor.device.type == "cpu"
+    number = tensor.is_floating_point() or is_whole_number(tensor)
+    plain = number and tensor.layout is torch.strided and tensor.device.type == "cpu"
     return plain and tensor.numel() * 4 <= FILE_LIMIT
 
 

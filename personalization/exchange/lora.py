@@ -18,6 +18,7 @@ from torch import Tensor
 from ..concept import Base
 from ..parts.low_rank import ALPHA, LowRank, Pair, layer_widths
 from ..sites import Site
+from .adapter import Adapter, adapter_of
 from .foreign import unusable
 from .names import Layer, diffusers_name, flat, known_layers, original_name, period_of
 
@@ -25,18 +26,19 @@ ENDS = {  # how files end the names of up and down
     ".lora_up.weight": ".lora_down.weight",
     "_lora.up.weight": "_lora.down.weight",
     ".lora.up.weight": ".lora.down.weight",
+    ".lora_linear_layer.up.weight": ".lora_linear_layer.down.weight",
     ".lora_B.weight": ".lora_A.weight",
     ".lora_B.default.weight": ".lora_A.default.weight",
 }
 PREFIX = re.compile(r"^(base_model\.model\.)?(unet\.|lora_unet_|model\.diffusion_model\.|diffusion_model\.)?")
 TEXT = re.compile(r"^(base_model\.model\.)?(lora_te|text_encoder)")
 OTHER_KINDS = {
-    "hada_": "LoHa",
-    "lokr_": "LoKr",
-    "oft_": "OFT",
-    "dora_scale": "DoRA",
-    "magnitude": "DoRA",
-    "lora_mid": "LoCon",
+    ".hada_": "LoHa",
+    ".lokr_": "LoKr",
+    ".oft_": "OFT",
+    ".dora_scale": "DoRA",
+    ".lora_magnitude": "DoRA",
+    ".lora_mid": "LoCon",
 }
 
 
@@ -68,7 +70,7 @@ def low_rank_in(tensors: Mapping[str, Tensor], path: Path, bases: Sequence[Base]
     kind = _other_kind(tensors)
     if kind:
         raise unusable(path, f"changes weights as a {kind} does, which is more than two matrices per layer")
-    changes = dict(_changes(tensors, path))
+    changes = dict(_changes(tensors, path, adapter_of(path)))
     fitting = [(base, _fitting(changes, base)) for base in bases]
     base, layers = max(fitting, key=lambda one: sum(map(len, one[1].values())))
     if not layers:
@@ -116,7 +118,7 @@ def _other_kind(tensors: Iterable[str]) -> str:
     return next((kind for name in tensors for mark, kind in OTHER_KINDS.items() if mark in name), "")
 
 
-def _changes(tensors: Mapping[str, Tensor], path: Path) -> Iterable[tuple[str, _Change]]:
+def _changes(tensors: Mapping[str, Tensor], path: Path, adapter: Adapter) -> Iterable[tuple[str, _Change]]:
     for name, up in tensors.items():
         end = next((end for end in ENDS if name.endswith(end)), None)
         if end is None:
@@ -126,7 +128,8 @@ def _changes(tensors: Mapping[str, Tensor], path: Path) -> Iterable[tuple[str, _
         if down is None or up.ndim < 2 or down.ndim < 2 or up.shape[1] != down.shape[0] or not len(down):
             raise unusable(path, f"has no pair of matrices of one rank for the layer '{layer}'")
         alpha = tensors.get(f"{layer}.alpha")
-        yield layer, _Change(down, up, float(len(down)) if alpha is None else _number(alpha, layer, path))
+        said = adapter.alpha(PREFIX.sub("", layer), len(down)) if alpha is None else _number(alpha, layer, path)
+        yield layer, _Change(down, up, said)
 
 
 def _number(alpha: Tensor, layer: str, path: Path) -> float:

@@ -112,6 +112,13 @@ def test_the_same_concept_saved_twice_has_the_same_tensors_and_hash(tmp_path):
     assert one["__metadata__"]["concept_loom"] == two["__metadata__"]["concept_loom"]
 
 
+def test_a_note_that_no_reader_would_take_is_refused_before_anything_is_written(tmp_path):
+    one = concept()
+    with pytest.raises(ValueError, match="note has 70,000 characters.*at most 65,536.*Shorten it"):
+        save(replace(one, info=replace(one.info, note="a" * 70_000)), tmp_path / "long.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved, monkeypatch):
     before = saved.read_bytes()
 
@@ -167,6 +174,7 @@ def test_a_missing_file_is_refused_by_name(tmp_path):
         {"name": 3},
         {"strength": "loud"},
         {"strength": float("nan")},
+        {"strength": 10**400},
         {"scores": {"identity": "high"}},
         {"base": {}},
         {"base": None},
@@ -192,11 +200,16 @@ def retype(header):
     header["embedding.l"]["dtype"] = "I32"
 
 
+def stretch(header):
+    header["embedding.l"]["shape"] = [1 << 63, 0]
+    header["embedding.l"]["data_offsets"] = [0, 0]
+
+
 def escape(header):
     header["embedding.l"]["data_offsets"] = [0, 1 << 40]
 
 
-@pytest.mark.parametrize("damage", [rename, reshape, retype, escape])
+@pytest.mark.parametrize("damage", [rename, reshape, retype, stretch, escape])
 def test_tensors_of_other_names_shapes_and_types_are_refused(saved, damage):
     header, content = header_of(saved)
     damage(header)

@@ -1,5 +1,6 @@
 """Files of others as concepts, and concepts as files for others."""
 
+import json
 import pickle
 from dataclasses import replace
 
@@ -177,6 +178,43 @@ def test_other_names_and_any_alpha_are_read(tmp_path, block, names, alpha):
     torch.testing.assert_close(found, (1.0 if alpha is None else alpha / 4) * up @ down)
 
 
+@pytest.mark.parametrize(
+    ("settings", "scale"),
+    [
+        ({"unet.r": 4, "unet.lora_alpha": 16}, 4.0),
+        ({"unet.lora_alpha": 16, "unet.alpha_pattern": {"attn2.to_k": 2, "attn2.to_q": 8}}, 0.5),
+        ({"unet.lora_alpha": 4, "unet.use_rslora": True}, 2.0),
+        ({"text_encoder.lora_alpha": 16}, 1.0),
+        ({"unet.lora_alpha": "loud"}, 1.0),
+        (["odd"], 1.0),
+    ],
+)
+def test_the_scale_that_diffusers_keeps_beside_the_layers_is_read(tmp_path, settings, scale):
+    down, up = torch.randn(4, 768), torch.randn(640, 4)
+    names = peft("down_blocks.1.attentions.0.transformer_blocks.0", "attn2.to_k")
+    metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(settings)}
+    save_file(dict(zip(names, (down, up), strict=True)), tmp_path / "some.safetensors", metadata)
+    (part,) = imported(tmp_path / "some.safetensors", TOLD).concept.parts
+    torch.testing.assert_close(changes(part)[Site("input", 4, 0), "attn2.to_k"], scale * up @ down)
+
+
+@pytest.mark.parametrize("name", ["soft_toy", "loft", "magnitude"])
+def test_an_embedding_may_have_a_name_like_another_kind_of_layer(tmp_path, name):
+    save_file({f"<{name}>": torch.randn(768)}, tmp_path / "toy.safetensors")
+    assert imported(tmp_path / "toy.safetensors", TOLD).concept.info.slots == 1
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_an_alpha_may_be_a_whole_number(tmp_path, suffix):
+    names = peft("down_blocks.1.attentions.0.transformer_blocks.0", "attn2.to_k")
+    down, up = torch.randn(4, 768), torch.randn(640, 4)
+    file = dict(zip(names, (down, up), strict=True))
+    file[f"{names[0].removesuffix('.lora_A.weight')}.alpha"] = torch.tensor(8)
+    (torch.save if suffix == ".pt" else save_file)(file, tmp_path / f"some{suffix}")
+    (part,) = imported(tmp_path / f"some{suffix}", TOLD).concept.parts
+    torch.testing.assert_close(changes(part)[Site("input", 4, 0), "attn2.to_k"], 2 * up @ down)
+
+
 def test_layers_that_a_concept_has_no_place_for_are_told(tmp_path):
     block = "lora_unet_down_blocks_0_attentions_0_"
     pairs = {
@@ -186,9 +224,11 @@ def test_layers_that_a_concept_has_no_place_for_are_told(tmp_path):
     }
     file = {f"{name}.lora_down.weight": torch.zeros(2, into) for name, (into, _) in pairs.items()}
     file |= {f"{name}.lora_up.weight": torch.zeros(out, 2) for name, (_, out) in pairs.items()}
+    old = "text_encoder.text_model.encoder.layers.1.self_attn.q_proj.lora_linear_layer"
+    file |= {f"{old}.down.weight": torch.zeros(2, 768), f"{old}.up.weight": torch.zeros(768, 2)}
     save_file(file, tmp_path / "some.safetensors")
     concept, sentence = imported(tmp_path / "some.safetensors", TOLD)
-    assert "1 layers act" in sentence and "1 of text encoders and 1 outside the transformer blocks" in sentence
+    assert "1 layers act" in sentence and "2 of text encoders and 1 outside the transformer blocks" in sentence
     assert concept.info.note == sentence
 
 
