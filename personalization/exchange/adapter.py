@@ -22,7 +22,7 @@ class Adapter:
     settings: Mapping[str, object] = field(default_factory=dict)
 
     def alpha(self, layer: str, rank: int) -> float:
-        """Of a layer (`down_blocks.1. ... .attn2.to_k`): what stands over the rank in its scale, by default the rank."""
+        """Of a layer (`down_blocks.1. ... .attn2.to_k`): over the rank it is its scale; the rank by default."""
         alpha = self.settings.get("lora_alpha", rank)
         pattern = self.settings.get("alpha_pattern")
         for key, own in pattern.items() if isinstance(pattern, dict) else ():
