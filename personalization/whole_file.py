@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def must_be_writable(folder: Path) -> None:
-    """OSError with advice where no file can be written into `folder`, which is made if need be."""
+    """ValueError with advice where no file can be written into `folder`, which is made if need be."""
     probe = folder / f".{uuid.uuid4().hex[:8]}.unfinished"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OSError(
+        raise ValueError(
             f"Nothing can be written to {folder}: {error.strerror or error}. What is learned needs a place there. "
             "Allow ComfyUI to write to it, or start it with another --output-directory."
         ) from error

@@ -81,7 +81,7 @@ def taught(canvas: Canvas, pictures: ConceptDataset, folder: Path, wish: Wish = 
 def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_learned(canvas, pictures, tmp_path) -> None:
     (tmp_path / "file").write_bytes(b"")
     seen: list[Event] = []
-    with pytest.raises(OSError, match=r"Nothing can be written to .*concepts: .*\. What is learned needs a place"):
+    with pytest.raises(ValueError, match=r"Nothing can be written to .*concepts: .*\. What is learned needs a place"):
         taught(canvas, pictures, tmp_path / "file" / "concepts", show=lambda event, picture_of: seen.append(event))
     assert not seen
 

@@ -9,6 +9,7 @@ from concept_loom.personalization.dataset import dataset_of
 from concept_loom.personalization.failure import Failure, report_of, sentence_of
 from concept_loom.personalization.learned import Held, Step
 from concept_loom.personalization.pictures import picture_from
+from concept_loom.personalization.whole_file import must_be_writable
 
 
 def dataset():
@@ -79,3 +80,10 @@ def test_a_file_that_the_system_refuses_is_told_as_it_says_it_and_one_of_ours_as
     refused = sentence_of(PermissionError(errno.EACCES, "Permission denied", "mug.safetensors"), 12)
     assert "Permission denied: 'mug.safetensors'" in refused and "queue it again" in refused
     assert sentence_of(FileNotFoundError("The model lacks a file. Load it again."), 12).endswith("Load it again.")
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_as_we_say_it(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"^Nothing can be written to ") as refused:
+        must_be_writable(tmp_path / "file" / "concepts")
+    assert sentence_of(refused.value, 0) == str(refused.value)
