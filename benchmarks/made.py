@@ -93,7 +93,7 @@ def learned(recipe: Recipe, tunnel: Tunnel, dataset: ConceptDataset, words: Word
     began = time.perf_counter()
     canvas = Canvas(tunnel.playground.model, tunnel.playground.clip, tunnel.playground.vae)
     base = canvas.base()
-    latents = latents_of(canvas, dataset, recipe, base, seed)
+    latents = latents_of(canvas, dataset, base)
 
     def make() -> tuple[Concept, Took]:
         with training_session(canvas.model, canvas.clip) as session:

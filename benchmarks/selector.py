@@ -68,9 +68,9 @@ class Selector:
         began, case = time.perf_counter(), self.cases[number]
         every = self._photographs(case, number)
         split, whole = (dataset_of(every, count) for count in (HELD_OUT, 0))
-        latents = latents_of(self.canvas, split, self.recipe, self.base, case.seed)
+        latents = latents_of(self.canvas, split, self.base)
         states = self._learned(case, without_held_out(latents))
-        anew = self._learned(case, latents_of(self.canvas, whole, self.recipe, self.base, case.seed))
+        anew = self._learned(case, latents_of(self.canvas, whole, self.base))
         return {
             "steps": list(self.checkpoints),
             **self._losses(states, latents),

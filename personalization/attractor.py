@@ -64,11 +64,11 @@ def with_attractor(text: str, number: int) -> str:
     return f"{text}, <{word_of(number)}>"
 
 
-def with_attractors(texts: Sequence[tuple[str, ...]], views: int) -> list[tuple[str, ...]]:
+def with_attractors(texts: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Training texts with their picture's attractor behind them, left out as often as DROPPED says."""
     without = round(DROPPED * OF)
     return [
-        tuple(text if i < without else with_attractor(text, number // views) for text in one for i in range(OF))
+        tuple(text if i < without else with_attractor(text, number) for text in one for i in range(OF))
         for number, one in enumerate(texts)
     ]
 

@@ -1,4 +1,4 @@
-"""Augmentation: gentle, seeded views of the training pictures, made before their latents are cached."""
+"""What the denoiser trains on: each picture in its own bucket, as latents, under its mask."""
 
 from __future__ import annotations
 
@@ -7,33 +7,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from .buckets import bucket
-from .dataset import Box, ConceptDataset, View, fitting_box, view
-from .pictures import Picture, PictureError
+from .dataset import ConceptDataset, View, view
+from .pictures import PictureError
 
 Encode = Callable[[Tensor], Tensor]  # pictures (n, h, w, 3) in 0..1 -> latents (n, c, h / 8, w / 8)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """`views` per picture, the first one plain; the others cropped by up to `zoom` and mirrored with `flip`.
-
-    Every crop lies inside the plain one, so there are no black corners to learn.
-    """
-
-    views: int = 1
-    zoom: float = 0.15
-    flip: float = 0.0  # lettering and asymmetric things must not be mirrored
 
 
 @dataclass(frozen=True)
 class TrainingLatents:
     """The dataset as the denoiser sees it: latents (c, h, w) of each picture's own bucket.
 
-    `train` holds `views` latents of each picture in a row; captions and masks are aligned with it. Masks are (1, h, w)
-    at their latents' size, all ones without a mask.
+    Captions and masks are aligned with `train`. Masks are (1, h, w) at their latents' size, all ones without a mask.
     """
 
     train: tuple[Tensor, ...]
@@ -63,18 +50,14 @@ def of_one_shape(latents: Sequence[Tensor]) -> list[list[int]]:
     return list(groups.values())
 
 
-def training_latents(
-    dataset: ConceptDataset, side: int, augmentation: Augmentation, seed: int, encode: Encode
-) -> TrainingLatents:
-    """Views of `dataset` for a model trained at `side` x `side`, through `encode` one picture at a time."""
-    generator = torch.Generator().manual_seed(seed)
+def training_latents(dataset: ConceptDataset, side: int, encode: Encode) -> TrainingLatents:
+    """`dataset` for a model trained at `side` x `side`, through `encode` one picture at a time."""
     pictures = dataset.training
-    views = [one for picture in pictures for one in views_of(picture, side, augmentation, generator)]
-    held = [view(picture, bucket(picture.size, side)) for picture in dataset.holdout]
-    train, held_out = _encoded(views, encode), _encoded(held, encode)
-    captions = tuple(picture.caption for picture in pictures for _ in range(augmentation.views))
+    shown, held = ([view(one, bucket(one.size, side)) for one in group] for group in (pictures, dataset.holdout))
+    train, held_out = _encoded(shown, encode), _encoded(held, encode)
+    captions = tuple(picture.caption for picture in pictures)
     return TrainingLatents(
-        train, _masks(views, train), captions, held_out, _masks(held, held_out), data_hash=dataset.hash
+        train, _masks(shown, train), captions, held_out, _masks(held, held_out), data_hash=dataset.hash
     )
 
 
@@ -86,33 +69,6 @@ def _encoded(views: list[View], encode: Encode) -> tuple[Tensor, ...]:
             "Start ComfyUI with --fp32-vae, or load a VAE that works in half precision (sdxl-vae-fp16-fix)."
         )
     return latents
-
-
-def views_of(picture: Picture, side: int, augmentation: Augmentation, generator: Generator) -> list[View]:
-    """The plain view, then jittered ones; the same generator state gives the same views."""
-    size = bucket(picture.size, side)
-    jittered = (_jittered(picture, size, augmentation, generator) for _ in range(augmentation.views - 1))
-    return [view(picture, size), *jittered]
-
-
-def _jittered(picture: Picture, size: tuple[int, int], augmentation: Augmentation, generator: Generator) -> View:
-    zoom, row, column, flip = torch.rand(4, generator=generator).tolist()
-    box = _inside(fitting_box(picture, size), size, augmentation.zoom * zoom, (row, column))
-    shown = view(picture, size, box)
-    return mirrored(shown) if flip < augmentation.flip else shown
-
-
-def _inside(box: Box, size: tuple[int, int], zoom: float, place: tuple[float, float]) -> Box:
-    """A crop smaller by `zoom` at `place` (0..1) inside `box`, no smaller than the training size where it can."""
-    least = min(1.0, size[0] / box.height)
-    scale = max(1 - zoom, least)
-    height, width = max(1, int(box.height * scale)), max(1, int(box.width * scale))
-    top, left = box.top + round(place[0] * (box.height - height)), box.left + round(place[1] * (box.width - width))
-    return Box(top, left, height, width)
-
-
-def mirrored(shown: View) -> View:
-    return View(shown.pixels.flip(1), None if shown.mask is None else shown.mask.flip(1))
 
 
 def _masks(views: list[View], latents: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -36,9 +36,9 @@ def contact_sheet(dataset: ConceptDataset) -> Tensor:
     return _sheet([Shown(one) for one in dataset.training] + [Shown(one, held_out=True) for one in dataset.holdout])
 
 
-def masks_sheet(dataset: ConceptDataset, latents: TrainingLatents, views: int) -> Tensor:
+def masks_sheet(dataset: ConceptDataset, latents: TrainingLatents) -> Tensor:
     """The same sheet under the masks that learning uses, which may be soft ones."""
-    training = zip(dataset.training, latents.masks[::views], strict=True)  # the first view is the plain one
+    training = zip(dataset.training, latents.masks, strict=True)
     holdout = zip(dataset.holdout, latents.held_masks, strict=True)
     return _sheet([Shown(*one) for one in training] + [Shown(*one, True) for one in holdout])
 

@@ -139,11 +139,11 @@ def _centre(picture: Picture) -> tuple[float, float]:
     return float(low[0] + high[0] + 1) / 2, float(low[1] + high[1] + 1) / 2
 
 
-def view(picture: Picture, size: tuple[int, int], box: Box | None = None) -> View:
-    """`picture` cropped to `box` (default: the largest that fits) and resized to `size`, both divisible by 8."""
+def view(picture: Picture, size: tuple[int, int]) -> View:
+    """The largest crop of `picture` that fits, resized to `size`, both divisible by 8."""
     if size[0] % 8 or size[1] % 8:
         raise PictureError(f"The training size {size[1]} x {size[0]} is not divisible by 8. Round both numbers.")
-    box = box or fitting_box(picture, size)
+    box = fitting_box(picture, size)
     mask = None if picture.mask is None else _resized(picture.mask[..., None], box, size)[..., 0]
     return View(_resized(picture.pixels, box, size), mask)
 

@@ -107,7 +107,7 @@ class _Run:
         captions = task.latents.captions if self.recipe.captions else ("",) * len(task.latents.train)
         class_word = task.concept.info.class_word
         texts = training_texts(captions, self.recipe.templates, class_word, self.word)
-        self.texts = tuple(with_attractors(texts, self.recipe.augmentation.views) if task.attractors else texts)
+        self.texts = tuple(with_attractors(texts) if task.attractors else texts)
         self.held = held_out_of(task.latents, task.denoiser, self.recipe)
         self.compose()
 

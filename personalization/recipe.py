@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
-
-from .augment import Augmentation
 
 FAMILIES = ("Playground", "SD 1.5", "SD 2", "SDXL")
 NEUTRAL = ("a photo of {}", "{}", "a picture of {}", "a close-up photo of {}", "a good photo of {}", "the photo of {}")
@@ -65,7 +63,6 @@ class Recipe:
     sites: tuple[str, ...] = ()  # keys, in which * stands for anything; empty = all
     templates: tuple[str, ...] = NEUTRAL
     captions: bool = True  # where pictures have some, instead of the templates
-    augmentation: Augmentation = field(default_factory=Augmentation)
     checks: int = 20  # of the held-out loss, evenly spread
     image_tokens: int = 0  # per site
     bank: int = 0  # nested values per site
@@ -90,7 +87,7 @@ class Recipe:
     def decisive(self) -> Mapping[str, object]:
         """JSON-ready, for learning keys: a field at its default is left out, so that a new one changes no old key.
 
-        Therefore no default of a recipe, a stage or an augmentation may ever change; RECIPES may.
+        Therefore no default of a recipe or a stage may ever change; RECIPES may.
         """
         return _told(self)
 
@@ -124,17 +121,13 @@ class Recipe:
 def _told(settings: Any) -> dict[str, object]:
     """What of a dataclass is not at its default, and so for the dataclasses in it."""
     every = {own.name: (own, getattr(settings, own.name)) for own in fields(settings)}
-    return {name: _plain(value) for name, (own, value) in every.items() if value != _default(own)}
+    return {name: _plain(value) for name, (own, value) in every.items() if value != own.default}
 
 
 def _plain(value: Any) -> object:
     if is_dataclass(value):
         return _told(value)
     return [_plain(one) for one in value] if isinstance(value, tuple) else value
-
-
-def _default(own: Field[Any]) -> object:
-    return own.default if own.default_factory is MISSING else own.default_factory()
 
 
 @dataclass(frozen=True)

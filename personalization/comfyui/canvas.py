@@ -124,8 +124,8 @@ def side_for(base: Base) -> int:
 
 
 @torch.no_grad()
-def latents_of(canvas: Canvas, dataset: ConceptDataset, recipe: Recipe, base: Base, seed: int) -> TrainingLatents:
-    return training_latents(dataset, side_for(base), recipe.augmentation, seed, canvas.encode)
+def latents_of(canvas: Canvas, dataset: ConceptDataset, base: Base) -> TrainingLatents:
+    return training_latents(dataset, side_for(base), canvas.encode)
 
 
 def learning_key(canvas: Canvas, dataset: ConceptDataset, recipe: Recipe, words: tuple[str, str], seed: int) -> str:

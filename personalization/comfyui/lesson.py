@@ -174,7 +174,7 @@ class _Made(NamedTuple):
 
 def _learned(course: _Course, show: Show) -> _Made:
     canvas, recipe = course.canvas, course.recipe
-    latents = latents_of(canvas, course.dataset, recipe, course.base, course.wish.seed)
+    latents = latents_of(canvas, course.dataset, course.base)
     node, findings = "Learn Concept", _findings(course.dataset, course.base)
     memory = enough_memory(recipe.batch_size, node)
     with memory, training_session(canvas.model, canvas.clip, name=canvas.name) as session:
@@ -197,7 +197,7 @@ def _learned(course: _Course, show: Show) -> _Made:
 
         learned, plan = in_memory(room, recipe.batch_size, node, learned_that, tell)
         sketch = painter.sketched(learned)
-    masked = masks_sheet(course.dataset, task.latents, recipe.augmentation.views) if recipe.soft_masks else None
+    masked = masks_sheet(course.dataset, task.latents) if recipe.soft_masks else None
     return _Made(learned, painter.painted(sketch), plan, masked)
 
 

@@ -84,6 +84,6 @@ def task_of(beginning: Beginning, seed: int, keep: Path | None = None) -> LearnT
         prior = Prior.of(denoiser, encoder, beginning.noun, recipe.class_pictures, shape, keep)
         task = replace(task, prior=prior)
     if recipe.attractor:
-        pictures = len(latents.train) // recipe.augmentation.views
-        task = replace(task, attractors=starting_rows(beginning.prompt_encoder, concept, pictures))
+        attractors = starting_rows(beginning.prompt_encoder, concept, len(latents.train))
+        task = replace(task, attractors=attractors)
     return task

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from concept_loom.personalization.augment import Augmentation, TrainingLatents, training_latents
+from concept_loom.personalization.augment import TrainingLatents, training_latents
 from concept_loom.personalization.batch import draw
 from concept_loom.personalization.buckets import LONGEST, STEP, bucket
 from concept_loom.personalization.dataset import dataset_of, fitting_box
@@ -56,7 +56,7 @@ def mixed():
         picture_from(str(i), torch.rand(*size, 3, generator=torch.Generator().manual_seed(i)))
         for i, size in enumerate(sizes)
     ]
-    return training_latents(dataset_of(pictures, 2), 96, Augmentation(views=2), 0, encode)
+    return training_latents(dataset_of(pictures, 2), 96, encode)
 
 
 def shaped(*latents, held_out=()):

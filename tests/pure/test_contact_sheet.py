@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from concept_loom.personalization.augment import Augmentation, training_latents
+from concept_loom.personalization.augment import training_latents
 from concept_loom.personalization.buckets import bucket
 from concept_loom.personalization.contact_sheet import HELD_OUT, SHEET, contact_sheet, masks_sheet
 from concept_loom.personalization.dataset import dataset_of, view
@@ -54,11 +54,11 @@ def test_any_number_of_pictures_fits_on_the_sheet(count: int, columns: int, rows
 
 def test_the_masks_that_learning_uses_are_shown_on_their_own_pictures() -> None:
     dataset = dataset_of([plain(f"{i}.png", i / 10) for i in range(1, 6)], holdout=1)
-    latents = training_latents(dataset, 64, Augmentation(views=2), 0, lambda one: torch.zeros(len(one), 4, 8, 8))
-    assert torch.equal(masks_sheet(dataset, latents, 2), contact_sheet(dataset))
+    latents = training_latents(dataset, 64, lambda one: torch.zeros(len(one), 4, 8, 8))
+    assert torch.equal(masks_sheet(dataset, latents), contact_sheet(dataset))
     own = list(latents.masks)
-    own[2:4] = [torch.zeros(1, 8, 8)] * 2  # both views of the second training picture
-    left_out = masks_sheet(dataset, replace(latents, masks=tuple(own)), 2)
+    own[1] = torch.zeros(1, 8, 8)
+    left_out = masks_sheet(dataset, replace(latents, masks=tuple(own)))
     names = sorted(picture.name for picture in dataset.training)
     row, column = divmod(names.index(dataset.training[1].name), 3)
     side = left_out.shape[2] // 3

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-from concept_loom.personalization.augment import Augmentation
 from concept_loom.personalization.recipe import Recipe, Stage, sourced
 
 DEFAULTS = """{"steps": 0, "seconds": 0.0, "batch_size": 4, "schedule": "constant", "warmup": 0.0, "weight_decay": 0.0,
@@ -26,15 +25,12 @@ def test_only_what_is_not_at_its_default_stands_in_a_key() -> None:
 def test_every_field_that_is_changed_stands_in_a_key() -> None:
     plain = Recipe("quick", (Stage(("context_rows.",), 0.1),))
     assert replace(plain, batch_size=5).decisive() == {**plain.decisive(), "batch_size": 5}
-    other = replace(plain.augmentation, views=plain.augmentation.views + 1)
-    assert replace(plain, augmentation=other).decisive()["augmentation"] == {"views": other.views}
     assert replace(plain, stages=(replace(plain.stages[0], w_mean=1.0),)).decisive() != plain.decisive()
 
 
 def test_no_default_has_changed() -> None:
     """A new field joins here; one that differs would give other tensors under old keys."""
     header = Recipe("quick", ()).as_header()
-    left = {name: header[name] for name in header if name not in ("method", "stages", "templates", "augmentation")}
+    left = {name: header[name] for name in header if name not in ("method", "stages", "templates")}
     assert json.loads(json.dumps(left)) == json.loads(DEFAULTS)
     assert Stage((), 1.0) == Stage((), 1.0, share=1.0, w_mean=0.0, w_var=0.0)
-    assert Augmentation() == Augmentation(views=1, zoom=0.15, flip=0.0)
