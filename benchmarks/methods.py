@@ -1,7 +1,8 @@
 """`bench methods`: does it learn? Unseen instances, the same seconds for everybody, scored against held-out pictures.
 
-Rows: class word (floor), full caption (all coarse words, no learning), textual inversion, quick, and ComfyUI's own
-Train LoRA in the same process with the best of three learning rates and two strengths chosen on other instances.
+Rows: class word (floor), full caption (all coarse words, no learning), our methods, staged fast also with an attractor,
+and ComfyUI's own Train LoRA in the same process with the best of three learning rates and two strengths chosen on other
+instances.
 """
 
 from __future__ import annotations

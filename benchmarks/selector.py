@@ -62,7 +62,7 @@ class Selector:
         self.cases, self.pictures, self.world_seed = cases(instances, world_seed, SETTINGS), pictures, world_seed
         recipe = recipe_for(METHOD, FAMILY, "subject")
         self.checkpoints = tuple(round(share * recipe.steps) for share in SHARES)
-        self.recipe: Recipe = replace(recipe, steps=self.checkpoints[-1], seconds=0.0)
+        self.recipe: Recipe = replace(recipe, steps=self.checkpoints[-1])
 
     def row(self, number: int) -> dict:
         began, case = time.perf_counter(), self.cases[number]

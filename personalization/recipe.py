@@ -25,7 +25,7 @@ class Range(NamedTuple):
     step: float
 
 
-STEPS = Range(0, 0, 20_000, 1)  # 0: from the seconds
+STEPS = Range(0, 0, 20_000, 1)  # 0: from the budget
 BATCH_SIZE = Range(0, 0, 64, 1)  # 0: the recipe's
 LEARNING_RATE = Range(0, 0, 1, 1e-5)  # 0: the recipe's
 

@@ -33,7 +33,7 @@ from .memory import Way, enough_memory, in_memory, room_for
 from .painter import Painter
 from .session import Session, training_session
 
-BUDGETS = {"fast": 1.0, "balanced": 2.0, "thorough": 4.0}  # of the recipe's steps or seconds
+BUDGETS = {"fast": 1.0, "balanced": 2.0, "thorough": 4.0}  # of the recipe's steps
 CLASS_PICTURES = ".class_pictures"  # beside the concepts
 PREVIEWS = 12
 CURVE = 500  # losses kept in the file
@@ -130,10 +130,7 @@ def recipe_of(wish: Wish, family: str, pictures: int, masked: bool = False) -> R
     `masked`: pictures have masks of their own. These, or soft ones, let attractors be asked for all that is outside.
     """
     recipe = recipe_for(chosen(wish.method, wish.role, pictures), family, wish.role)
-    factor = BUDGETS[wish.budget]
-    recipe = replace(recipe, steps=round(factor * recipe.steps), seconds=factor * recipe.seconds)
-    if wish.steps:
-        recipe = replace(recipe, steps=wish.steps, seconds=0.0)
+    recipe = replace(recipe, steps=wish.steps or round(BUDGETS[wish.budget] * recipe.steps))
     if wish.learning_rate:
         scale = wish.learning_rate / recipe.stages[0].learning_rate
         stages = tuple(replace(stage, learning_rate=scale * stage.learning_rate) for stage in recipe.stages)

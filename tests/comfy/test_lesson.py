@@ -503,9 +503,9 @@ def test_a_larger_budget_means_more_and_given_steps_mean_exactly_those() -> None
     plain = Wish("mug", "mug", "subject", "quick", "fast")
     for family in ("Playground", "SDXL"):
         fast, thorough = (recipe_of(replace(plain, budget=b), family, 5) for b in ("fast", "thorough"))
-        assert (thorough.steps, thorough.seconds) > (fast.steps, fast.seconds)
+        assert thorough.steps > fast.steps
         exact = recipe_of(replace(plain, steps=7, learning_rate=0.5, batch_size=3), family, 5)
-        assert (exact.steps, exact.seconds, exact.batch_size) == (7, 0.0, 3)
+        assert (exact.steps, exact.batch_size) == (7, 3)
         assert exact.stages[0].learning_rate == 0.5
 
 
