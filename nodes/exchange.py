@@ -6,9 +6,8 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..personalization.comfyui.lesson import word_of
 from ..personalization.composition import PlacedConcept, as_recommended
-from ..personalization.concept import ROLES
+from ..personalization.concept import ROLES, word_of
 from ..personalization.exchange.exported import EMBEDDING, FORMATS, exported
 from ..personalization.exchange.imported import Told, imported
 from ..personalization.library import file_name, free_path

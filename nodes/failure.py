@@ -14,12 +14,13 @@ import comfy.model_management as host
 import comfy.model_patcher
 from torch import Tensor
 
-from ..personalization.comfyui.lesson import Show, Wish
+from ..personalization.comfyui.lesson import Show
 from ..personalization.comfyui.machine import machine, model_facts
 from ..personalization.concept import Concept
 from ..personalization.dataset import ConceptDataset
 from ..personalization.failure import RECENT, Failure, report_of, sentence_of
 from ..personalization.learned import Event, Held, Step
+from ..personalization.wish import Wish
 from . import folders
 
 REPORT = "report.txt"

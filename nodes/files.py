@@ -9,9 +9,8 @@ from typing import NamedTuple, NoReturn
 from comfy_api.latest import io
 
 from ..personalization.checkpoint import load, save
-from ..personalization.comfyui.lesson import word_of
 from ..personalization.composition import PlacedConcept, as_recommended, used_at
-from ..personalization.concept import Concept
+from ..personalization.concept import Concept, word_of
 from ..personalization.library import file_name, free_path
 from ..personalization.remembered import Remembered, hash_of, recalled, same_tensors
 from . import folders

@@ -11,13 +11,14 @@ import comfy.sd
 from comfy_api.latest import io, ui
 
 from ..personalization.comfyui.canvas import Canvas
-from ..personalization.comfyui.lesson import BUDGETS, Lesson, Wish, teach
+from ..personalization.comfyui.lesson import Lesson, teach
 from ..personalization.composition import as_recommended, used_at
 from ..personalization.concept import ROLES
 from ..personalization.curve import Curve
 from ..personalization.dataset import ConceptDataset
 from ..personalization.methods import AUTO, METHODS
 from ..personalization.recipe import BATCH_SIZE, LEARNING_RATE, STEPS, Range
+from ..personalization.wish import BUDGETS, Wish
 from .failure import explained
 from .folders import all_folders
 from .progress import LearningProgress

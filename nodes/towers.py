@@ -15,8 +15,8 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..personalization.comfyui.canvas import Canvas
-from ..personalization.comfyui.lesson import word_of
 from ..personalization.composition import PlacedConcept
+from ..personalization.concept import word_of
 from ..personalization.library import file_name
 from ..personalization.pictures import PictureError
 from ..personalization.towers.recipe import BATCH_SIZE, LEARNING_RATE, STEPS, TOKENS

@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .checkpoint import load, read_info
+from .concept import ROLES
 from .exchange.exported import DIFFUSERS, EMBEDDING, KOHYA, exported
 from .methods import AUTO, METHODS
+from .wish import BUDGETS
 
 FORMATS = {"embedding": EMBEDDING, "kohya": KOHYA, "diffusers": DIFFUSERS}
 TERMS = ("prior-preservation", "self-regularisation", "attention-regulariser")
@@ -114,7 +116,7 @@ def _wish(host, request: argparse.Namespace):
     words = (request.class_word, request.role, request.method, request.budget)
     numbers = (request.seed, request.train_steps, request.learning_rate, request.batch_size)
     terms = (term not in request.without for term in TERMS)
-    wish = host.module("personalization.comfyui.lesson").Wish
+    wish = host.module("personalization.wish").Wish
     return wish("", *words, *numbers, request.attractor, request.soft_masks, *terms, request.set)
 
 
@@ -125,9 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     learning.add_argument("folder", type=_path, help="a folder with a folder per concept, or with pictures of one")
     learning.add_argument("--output", type=_path, default=ROOT / "output" / "concepts", help="where concepts go")
     learning.add_argument("--class-word", default="", help="what they show, as in: mug")
-    learning.add_argument("--role", choices=("subject", "style", "both"), default="subject")
+    learning.add_argument("--role", choices=ROLES, default="subject")
     learning.add_argument("--method", choices=(AUTO, *METHODS), default=AUTO)
-    learning.add_argument("--budget", choices=("fast", "balanced", "thorough"), default="balanced")
+    learning.add_argument("--budget", choices=tuple(BUDGETS), default="balanced")
     learning.add_argument("--seed", type=int, default=0)
     learning.add_argument("--steps", dest="train_steps", type=int, default=0, help="default: from the budget")
     learning.add_argument("--learning-rate", type=float, default=0.0, help="default: the method's")

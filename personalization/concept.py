@@ -113,6 +113,17 @@ def is_placeholder(word: str) -> bool:
     return bool(word) and not any(char in "<>" or char.isspace() for char in word)
 
 
+def word_of(placeholder: str) -> str:
+    """The word without its angle brackets; ValueError where a prompt could not hold it."""
+    word = placeholder.strip().removeprefix("<").removesuffix(">")
+    if not is_placeholder(word):
+        raise ValueError(
+            f"The placeholder is '{placeholder}'; one word without spaces or angle brackets is needed. "
+            "Write mug for <mug>, red_mug for two words."
+        )
+    return word
+
+
 def channel_spans(widths: Mapping[str, int]) -> dict[str, slice]:
     """Each text encoder's channels of the context, from the encoders' widths in the order of their channels."""
     spans, start = {}, 0

@@ -18,8 +18,9 @@ from ..dataset import ConceptDataset, dataset_of
 from ..doctor import examine
 from ..library import file_name
 from ..pictures import files_of, read_pictures
+from ..wish import Wish
 from .canvas import Canvas
-from .lesson import Wish, teach
+from .lesson import teach
 from .trial import Effort, Tried, tried
 
 log = logging.getLogger("concept_loom")

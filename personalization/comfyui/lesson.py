@@ -14,56 +14,31 @@ from torch import Tensor
 
 from ..augment import TrainingLatents
 from ..checkpoint import save
-from ..concept import Base, Concept, is_placeholder
+from ..concept import Base, Concept, word_of
 from ..contact_sheet import masks_sheet
 from ..dataset import ConceptDataset
 from ..doctor import examine
 from ..learned import Event, Learned, LearningDiverged, Planned
 from ..learner import LearnTask, learn
 from ..library import file_name, free_path, learned_before
-from ..methods import AUTO, Beginning, chosen, task_of
-from ..recipe import Recipe, recipe_for, sourced
-from ..settings import with_settings
+from ..methods import AUTO, Beginning, task_of
+from ..recipe import Recipe, sourced
 from ..thumbnail import jpeg_of, picture_from
 from ..unfinished import Unfinished
 from ..whole_file import must_be_writable
+from ..wish import Wish, recipe_of
 from .canvas import Canvas, latents_of, learning_key, side_for
 from .gradient_checkpoint import checkpointed
 from .memory import Way, enough_memory, in_memory, room_for
 from .painter import Painter
 from .session import Session, training_session
 
-BUDGETS = {"fast": 1.0, "balanced": 2.0, "thorough": 4.0}  # of the recipe's steps
 CLASS_PICTURES = ".class_pictures"  # beside the concepts
 PREVIEWS = 12
 CURVE = 500  # losses kept in the file
 _UNMEASURED = "; its settings have been measured on no {} model"
 
 Show = Callable[[Event, Callable[[Concept], Tensor | None]], None]
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What a designer asks for. 0 in `steps`, `learning_rate` and `batch_size` leaves them to the recipe.
-
-    Three switch a term off that the method has: the paper's DPP, CASR, and L_reg.
-    """
-
-    placeholder: str
-    class_word: str
-    role: str
-    method: str = AUTO
-    budget: str = "fast"
-    seed: int = 0
-    steps: int = 0
-    learning_rate: float = 0.0
-    batch_size: int = 0
-    attractor: bool = False  # not for styles
-    soft_masks: bool = False  # not for styles
-    prior_preservation: bool = True
-    self_regularisation: bool = True
-    attention_regulariser: bool = True
-    settings: str = ""  # the method's own (settings.py)
 
 
 class Lesson(NamedTuple):
@@ -122,42 +97,6 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         told = (*_happened(learned), _method(recipe.method, wish, base), room, *_findings(dataset, base))
         picture = picture_from(concept.thumbnail)
         return Lesson(concept, wish.placeholder, picture, path, told, learned.finished, masked)
-
-
-def recipe_of(wish: Wish, family: str, pictures: int, masked: bool = False) -> Recipe:
-    """The method's own recipe, stretched by the budget and changed where the wish says so.
-
-    `masked`: pictures have masks of their own. These, or soft ones, let attractors be asked for all that is outside.
-    """
-    recipe = recipe_for(chosen(wish.method, wish.role, pictures), family, wish.role)
-    recipe = replace(recipe, steps=wish.steps or round(BUDGETS[wish.budget] * recipe.steps))
-    if wish.learning_rate:
-        scale = wish.learning_rate / recipe.stages[0].learning_rate
-        stages = tuple(replace(stage, learning_rate=scale * stage.learning_rate) for stage in recipe.stages)
-        recipe = replace(recipe, stages=stages, reach=0)  # who gives a rate gets that rate
-    subject = wish.role != "style"
-    recipe = with_settings(replace(recipe, attractor=wish.attractor and subject), wish.settings)
-    if not wish.attention_regulariser:
-        recipe = replace(recipe, stages=tuple(replace(stage, w_mean=0.0, w_var=0.0) for stage in recipe.stages))
-    return replace(
-        recipe,
-        batch_size=wish.batch_size or recipe.batch_size,
-        mask_split=recipe.attractor and (masked or wish.soft_masks),
-        soft_masks=wish.soft_masks and subject,
-        dpp=recipe.dpp if wish.prior_preservation else 0.0,
-        casr=recipe.casr if wish.self_regularisation else 0.0,
-    )
-
-
-def word_of(placeholder: str) -> str:
-    """The word without its angle brackets; ValueError where a prompt could not hold it."""
-    word = placeholder.strip().removeprefix("<").removesuffix(">")
-    if not is_placeholder(word):
-        raise ValueError(
-            f"The placeholder is '{placeholder}'; one word without spaces or angle brackets is needed. "
-            "Write mug for <mug>, red_mug for two words."
-        )
-    return word
 
 
 class _Made(NamedTuple):

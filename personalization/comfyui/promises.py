@@ -19,9 +19,10 @@ from ..checkpoint import load
 from ..composition import PlacedConcept
 from ..dataset import ConceptDataset
 from ..report import Report
+from ..wish import Wish
 from .canvas import Canvas
 from .concept_clip import weave_clip
-from .lesson import Lesson, Wish, teach
+from .lesson import Lesson, teach
 from .patch import weave_model
 
 STEPS, SAMPLED, GUIDANCE, CELLS = 20, 3, 4.0, 8

@@ -22,7 +22,7 @@ from concept_loom.personalization.checkpoint import load
 from concept_loom.personalization.comfyui import lesson as lesson_module
 from concept_loom.personalization.comfyui import painter
 from concept_loom.personalization.comfyui.canvas import Canvas
-from concept_loom.personalization.comfyui.lesson import Lesson, Wish, recipe_of, teach
+from concept_loom.personalization.comfyui.lesson import Lesson, teach
 from concept_loom.personalization.comfyui.memory import Offload, Room, Way
 from concept_loom.personalization.comfyui.weights import Weights
 from concept_loom.personalization.contact_sheet import contact_sheet
@@ -36,6 +36,7 @@ from concept_loom.personalization.objectives import denoising_loss
 from concept_loom.personalization.pictures import read_pictures
 from concept_loom.personalization.thumbnail import jpeg_of, picture_from
 from concept_loom.personalization.unfinished import FOLDER
+from concept_loom.personalization.wish import Wish
 from concept_loom.playground import model as playground
 from concept_loom.tests.scratch_weights import write_scratch_weights
 
@@ -499,23 +500,6 @@ def test_the_file_of_any_word_stays_in_its_folder(tmp_path, word: str, name: str
     assert free_path(tmp_path, file_name(word)) == tmp_path / f"{name}.safetensors"
 
 
-def test_a_larger_budget_means_more_and_given_steps_mean_exactly_those() -> None:
-    plain = Wish("mug", "mug", "subject", "quick", "fast")
-    for family in ("Playground", "SDXL"):
-        fast, thorough = (recipe_of(replace(plain, budget=b), family, 5) for b in ("fast", "thorough"))
-        assert thorough.steps > fast.steps
-        exact = recipe_of(replace(plain, steps=7, learning_rate=0.5, batch_size=3), family, 5)
-        assert (exact.steps, exact.batch_size) == (7, 3)
-        assert exact.stages[0].learning_rate == 0.5
-
-
-def test_a_given_learning_rate_holds_however_long_the_run() -> None:
-    asked = Wish("mug", "mug", "subject", "staged fast", "thorough")
-    assert recipe_of(asked, "SDXL", 5).pace(0, 1440) == pytest.approx(1 / 4)
-    given = recipe_of(replace(asked, steps=5000, learning_rate=1e-4), "SDXL", 5)
-    assert given.pace(0, 5000) == 1.0
-
-
 def test_soft_masks_are_shown_where_they_were_made_and_learn_something_else(canvas, pictures, tmp_path) -> None:
     plain, _ = taught(canvas, pictures, tmp_path)
     soft, _ = taught(canvas, pictures, tmp_path, replace(WISH, soft_masks=True))
@@ -526,33 +510,12 @@ def test_soft_masks_are_shown_where_they_were_made_and_learn_something_else(canv
     assert again.concept.hash == soft.concept.hash and again.masked is None
 
 
-@pytest.mark.parametrize(("role", "wanted"), [("subject", True), ("both", True), ("style", False)])
-def test_what_parts_subject_and_surroundings_is_not_for_styles(role: str, wanted: bool) -> None:
-    recipe = recipe_of(replace(WISH, role=role, attractor=True, soft_masks=True), "Playground", 5)
-    assert (recipe.attractor, recipe.soft_masks) == (wanted, wanted)
-
-
-def test_each_term_of_a_loss_can_be_switched_off_alone() -> None:
-    layerwise, staged = replace(WISH, method="layerwise"), replace(WISH, method="staged")
-
-    def terms(wish: Wish) -> tuple[bool, bool, bool]:
-        recipe = recipe_of(wish, "SD 1.5", 5)
-        return recipe.dpp > 0, recipe.casr > 0, any(stage.w_mean or stage.w_var for stage in recipe.stages)
-
-    assert terms(layerwise) == (True, True, False) and terms(staged) == (False, False, True)
-    assert terms(replace(layerwise, prior_preservation=False)) == (False, True, False)
-    assert terms(replace(layerwise, self_regularisation=False)) == (True, False, False)
-    assert terms(replace(staged, attention_regulariser=False)) == (False, False, False)
-
-
 def test_where_pictures_have_masks_attractors_are_asked_for_all_that_is_outside(canvas, pictures, tmp_path) -> None:
     wish = replace(WISH, attractor=True)
     first, *others = pictures.pictures
     masked = dataset_of([replace(first, mask=torch.full(first.pixels.shape[:2], 255, dtype=torch.uint8)), *others], 1)
     lesson, _ = taught(canvas, masked, tmp_path, wish)
     assert lesson.finished and lesson.concept.info.recipe["mask_split"]
-    assert recipe_of(wish, "SD 1.5", 5, masked=True).mask_split
-    assert not recipe_of(wish, "SD 1.5", 5).mask_split and not recipe_of(WISH, "SD 1.5", 5, masked=True).mask_split
 
 
 def test_pictures_on_the_way_take_no_more_than_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
