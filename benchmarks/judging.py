@@ -75,7 +75,7 @@ def attribute_figures(judge: Judge, through: Through, sizes: Sizes, rng: np.rand
     styled: dict[str, list[bool]] = {}
     for i, scene in enumerate(scenes):
         for head, name in visible(truth(scene)).items():
-            right.setdefault(head, []).append(answers[head].names[i] == name)
+            right.setdefault(head, []).append(answers[head][i] == name)
             styled.setdefault(scene.style_name, []).append(right[head][-1])
     return ({k: float(np.mean(v)) for k, v in part.items()} for part in (right, styled))  # type: ignore[return-value]
 

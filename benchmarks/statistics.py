@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 Numbers = Sequence[float] | np.ndarray
+DRAWS, BOUNDS = 4000, (0.025, 0.975)  # of the bootstrap
 
 
 class Interval(NamedTuple):
@@ -21,24 +22,24 @@ class ErrorRate(NamedTuple):
     threshold: float
 
 
-def interval(values: Numbers, draws: int = 4000, level: float = 0.95, seed: int = 0) -> Interval:
-    """Mean of values and its bootstrap interval."""
+def interval(values: Numbers) -> Interval:
+    """Mean of values and its 95 % bootstrap interval."""
     values = np.asarray(values, float)
-    picks = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
-    low, high = np.quantile(values[picks].mean(1), [(1 - level) / 2, (1 + level) / 2])
+    picks = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
+    low, high = np.quantile(values[picks].mean(1), BOUNDS)
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def paired_interval(ours: Numbers, theirs: Numbers, draws: int = 4000, level: float = 0.95, seed: int = 0) -> Interval:
+def paired_interval(ours: Numbers, theirs: Numbers) -> Interval:
     """Mean difference ours - theirs, value by value, and its bootstrap interval; give means per independent unit."""
-    return interval(np.asarray(ours, float) - np.asarray(theirs, float), draws, level, seed)
+    return interval(np.asarray(ours, float) - np.asarray(theirs, float))
 
 
-def closed_share(identity: Numbers, floor: Numbers, ceiling: Numbers, draws: int = 4000) -> Interval:
+def closed_share(identity: Numbers, floor: Numbers, ceiling: Numbers) -> Interval:
     """(identity - floor) / (ceiling - floor) over the cases' means, with its bootstrap interval over cases."""
     gained, way = (np.asarray(above, float) - np.asarray(floor, float) for above in (identity, ceiling))
-    picks = np.random.default_rng(0).integers(len(gained), size=(draws, len(gained)))
-    low, high = np.quantile(gained[picks].mean(1) / way[picks].mean(1), [0.025, 0.975])
+    picks = np.random.default_rng(0).integers(len(gained), size=(DRAWS, len(gained)))
+    low, high = np.quantile(gained[picks].mean(1) / way[picks].mean(1), BOUNDS)
     return Interval(float(gained.mean() / way.mean()), float(low), float(high))
 
 

@@ -57,11 +57,6 @@ def read_identity(path: Path | str) -> tuple[ConceptInfo, str]:
     return _info(Path(path), read_metadata(Path(path)))
 
 
-def read_thumbnail(path: Path | str) -> bytes:
-    """The preview's JPEG, empty when there is none."""
-    return _thumbnail(read_metadata(Path(path)))
-
-
 def _serialised(concept: Concept) -> bytes:
     tensors = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in concept.tensors().items()}
     metadata = {KEY: json_of(concept.info, concept.hash)} | shown(concept)

@@ -15,6 +15,7 @@ COPY_PERCENTILE = 0.99
 LEAST_PAIRS = 3  # of real pictures, below which their 99th percentile says nothing
 LEAST_WAY = 0.02  # between floor and ceiling, below which a share of it is noise
 ORDERS = 999
+DRAWS = 2000  # of the bootstrap
 CHANCE = 0.05
 MOST_WRONG = 0.25  # of real and class word's pictures, above which nothing tells one from the other
 LEAST_PROMPTS = 4  # fewer have too few orders for one of 20 to be rare
@@ -133,12 +134,12 @@ def copy_threshold(real: Real) -> float | None:
     return float(pairs.quantile(COPY_PERCENTILE)) if len(pairs) >= LEAST_PAIRS and len(real.training) else None
 
 
-def gain(ours: Tensor, theirs: Tensor, draws: int = 2000) -> Gain | None:
+def gain(ours: Tensor, theirs: Tensor) -> Gain | None:
     """Mean of ours - theirs (n,), picture by picture; None for fewer than 3 pictures."""
     apart = ours - theirs
     if len(apart) < 3:
         return None
-    picks = torch.randint(len(apart), (draws, len(apart)), generator=torch.Generator().manual_seed(0))
+    picks = torch.randint(len(apart), (DRAWS, len(apart)), generator=torch.Generator().manual_seed(0))
     low, high = apart[picks].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
     return Gain(float(apart.mean()), low, high)
 

@@ -47,6 +47,8 @@ PAIR = tuple(f"{side}{head}" for side in SIDES[1:] for head in CROP_HEADS)
 ATTRIBUTES = ("class", "colour", "background", "position", "style", "companion")
 COLOURED = ("photo", *(name for name, style in NAMED_STYLES.items() if style.duotone < 0.5))
 
+Answers = dict[str, list[str]]  # by head, one per picture
+
 
 def visible(truth: Truth) -> dict[str, str]:
     """The right answers of a picture, by head; a head without one cannot be judged on it.
@@ -63,11 +65,6 @@ def visible(truth: Truth) -> dict[str, str]:
     return answers | ({f"{here} colour": truth.colour, f"{there} colour": truth.second_colour} if coloured else {})
 
 
-class Answer(NamedTuple):
-    names: list[str]
-    confidence: Tensor  # (n,), 0..1
-
-
 class Networks(NamedTuple):
     whole: Whole
     crop: Crop
@@ -82,7 +79,7 @@ class Judge:
         networks.together().eval()
         self.networks = networks
 
-    def attributes(self, images: Tensor) -> dict[str, Answer]:
+    def attributes(self, images: Tensor) -> Answers:
         """What it sees: the heads of the whole picture, class and colour of the only object, of the left, the right."""
         seen = self._look(images)
         answers = _answers(seen.logits, WHOLE_HEADS)
@@ -95,13 +92,9 @@ class Judge:
         """The only object's box (n, 4): x0, y0, x1, y1 in 0..1."""
         return self._look(images).boxes[:, 0]
 
-    def side_boxes(self, images: Tensor) -> Tensor:
-        """Where two objects stand: the left one's and the right one's boxes (n, 2, 4)."""
-        return self._look(images).boxes[:, 1:]
-
-    def identity(self, images: Tensor, boxes: Tensor | None = None) -> Tensor:
-        """Unit vectors (n, d) of the objects in the boxes (n, 4), by default those it finds itself."""
-        return self._inspect(images, self.boxes(images) if boxes is None else boxes).identity
+    def identity(self, images: Tensor) -> Tensor:
+        """Unit vectors (n, d) of the only objects, in the boxes that it finds."""
+        return self._inspect(images, self.boxes(images)).identity
 
     def style(self, images: Tensor) -> Tensor:
         """Unit vectors (n, d)."""
@@ -130,9 +123,9 @@ class Judge:
         return Thing(*map(torch.cat, zip(*things, strict=True)))
 
 
-def _answers(logits: Tensor, heads: dict[str, tuple[str, ...]]) -> dict[str, Answer]:
-    best = [part.softmax(1).max(1) for part in split_heads(logits, heads)]
-    return {head: Answer([heads[head][i] for i in b.indices], b.values) for head, b in zip(heads, best, strict=True)}
+def _answers(logits: Tensor, heads: dict[str, tuple[str, ...]]) -> Answers:
+    parts = zip(heads.items(), split_heads(logits, heads), strict=True)
+    return {head: [names[i] for i in part.argmax(1)] for (head, names), part in parts}
 
 
 def split_heads(logits: Tensor, heads: dict[str, tuple[str, ...]]) -> tuple[Tensor, ...]:

@@ -5,16 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..personalization.scores import COPY_PERCENTILE, likeness
-from .judge import COLOURED, PAIR, Answer
+from ..personalization.scores import COPY_PERCENTILE
+from .judge import COLOURED, PAIR, Answers
 from .world import Setting, Truth
-
-Answers = dict[str, Answer]
-
-
-def closed(identity: float, floor: float, ceiling: float) -> float:
-    """How much of the way from the class word's identity to that of real pictures."""
-    return (identity - floor) / (ceiling - floor)
 
 
 def asked(setting: Setting, class_name: str) -> dict[str, str]:
@@ -33,7 +26,7 @@ def asked_by(truth: Truth) -> dict[str, str]:
 
 def right(answers: Answers, wanted: Sequence[dict[str, str]]) -> list[dict[str, bool]]:
     """For every picture, which of the things asked of it the judge sees."""
-    return [{head: answers[head].names[i] == name for head, name in one.items()} for i, one in enumerate(wanted)]
+    return [{head: answers[head][i] == name for head, name in one.items()} for i, one in enumerate(wanted)]
 
 
 def attributes(answers: Answers, wanted: Sequence[dict[str, str]]) -> Tensor:
@@ -45,11 +38,6 @@ def bound(answers: Answers, wanted: Sequence[dict[str, str]]) -> Tensor:
     """Whether (n,) two objects are there and each has its own class and colour on its own side."""
     heads = ("objects", *PAIR)
     return torch.tensor([all(one.get(head, True) for head in heads) for one in right(answers, wanted)])
-
-
-def gap(crops: Tensor, training: Tensor, real: Tensor) -> Tensor:
-    """Likeness to the training pictures minus likeness to held-out ones."""
-    return likeness(crops, training) - likeness(crops, real)
 
 
 def copied(scenes: Tensor, training: Tensor, real: Tensor) -> Tensor:
@@ -68,23 +56,9 @@ def kept(identity: Tensor, threshold: float) -> Tensor:
     return identity > threshold
 
 
-def placed(boxes: Tensor, regions: Tensor) -> Tensor:
-    """Whether (n,) the centres of boxes (n, 4) lie in regions (n, 4) or (4,)."""
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return ((centres >= regions[..., :2]) & (centres <= regions[..., 2:])).all(1)
-
-
-def bleeds(crops: Tensor, concepts: Tensor, own: Tensor) -> Tensor:
-    """Whether (n,) the nearest concept of a crop (n, d) is another than its own.
-
-    concepts (k, d): mean vectors of the composed concepts; own (n,): the index of the crop's.
-    """
-    return (crops @ concepts.T).argmax(1) != own
-
-
 def leaks(answers: Answers, wanted: Sequence[str], training: str) -> Tensor:
     """Whether (n,) the training background is seen where the prompt asks for another; NaN where it asks for that."""
-    seen = answers["background"].names
+    seen = answers["background"]
     return torch.tensor(
         [float("nan") if asks == training else float(sees == training) for sees, asks in zip(seen, wanted, strict=True)]
     )

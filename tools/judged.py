@@ -21,7 +21,7 @@ def with_scores(rows: Sequence[Row], class_word: str) -> list[Row]:
     shown = [rows[0]._replace(note=_note(reference, reference, None))]
     for row in rows[1:]:
         images = _bytes(row.pictures)
-        seen = judge.attributes(images)["class"].names
+        seen = judge.attributes(images)["class"]
         right = sum(name == class_word for name in seen)
         shown.append(row._replace(note=_note(judge.identity(images), reference, f"{right}/{len(seen)} a {class_word}")))
     return shown
