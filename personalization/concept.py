@@ -124,6 +124,11 @@ def word_of(placeholder: str) -> str:
     return word
 
 
+def noun_of(class_word: str, role: str) -> str:
+    """The class word; a style without one is a "style"."""
+    return class_word.strip() or ("style" if role == "style" else "")
+
+
 def channel_spans(widths: Mapping[str, int]) -> dict[str, slice]:
     """Each text encoder's channels of the context, from the encoders' widths in the order of their channels."""
     spans, start = {}, 0

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..concept import Base, Concept, ConceptInfo, refuse_unknown_role
+from ..concept import Base, Concept, ConceptInfo, noun_of, refuse_unknown_role
 from ..prompt import SLOT
 from .embedding import embeddings_in
 from .families import known_bases
@@ -30,7 +30,7 @@ class Told:
 
     @property
     def noun(self) -> str:
-        return self.class_word.strip() or ("style" if self.role == "style" else "")
+        return noun_of(self.class_word, self.role)
 
 
 class Imported(NamedTuple):

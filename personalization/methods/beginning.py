@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..augment import TrainingLatents
-from ..concept import Base, Concept, ConceptInfo, refuse_unknown_role
+from ..concept import Base, Concept, ConceptInfo, noun_of, refuse_unknown_role
 from ..denoiser import Denoiser, PromptEncoder
 from ..recipe import Recipe
 
@@ -29,8 +29,7 @@ class Beginning:
 
     @property
     def noun(self) -> str:
-        """The class word; a style without one is a "style"."""
-        return self.class_word.strip() or ("style" if self.role == "style" else "")
+        return noun_of(self.class_word, self.role)
 
     @property
     def slots(self) -> str:
