@@ -47,7 +47,7 @@ class EvaluateConcept(io.ComfyNode):
                 ),
                 _eyes(),
                 _prompts("One per line, with the concept's word; <word> stands for any. Empty: a set for its role."),
-                *_effort(seeds=2),
+                *_effort(),
             ],
             outputs=[
                 io.Image.Output("sheet", tooltip="Real pictures, class word and concept, with their scores."),
@@ -67,7 +67,7 @@ class EvaluateConcept(io.ComfyNode):
         clip_vision: ClipVisionModel | None = None,
         prompts: str = "",
         seed: int = EFFORT.seed,
-        seeds: int = 2,
+        seeds: int = EFFORT.seeds,
         steps: int = EFFORT.steps,
         cfg: float = EFFORT.guidance,
     ) -> io.NodeOutput:
@@ -118,7 +118,7 @@ class StrengthSheet(io.ComfyNode):
                     tooltip="How many strengths, evenly spread. More find the right one more exactly and take longer.",
                     advanced=True,
                 ),
-                *_effort(seeds=2),
+                *_effort(),
             ],
             outputs=[
                 io.Image.Output("sheet", tooltip="A column per strength, the recommended one framed."),
@@ -142,7 +142,7 @@ class StrengthSheet(io.ComfyNode):
         highest: float = 1.4,
         columns: int = 8,
         seed: int = EFFORT.seed,
-        seeds: int = 2,
+        seeds: int = EFFORT.seeds,
         steps: int = EFFORT.steps,
         cfg: float = EFFORT.guidance,
     ) -> io.NodeOutput:
@@ -183,7 +183,7 @@ def _prompts(tooltip: str, default: str = "") -> io.Input:
     )
 
 
-def _effort(seeds: int) -> list[io.Input]:
+def _effort() -> list[io.Input]:
     return [
         io.Int.Input(
             "seed",
@@ -197,7 +197,7 @@ def _effort(seeds: int) -> list[io.Input]:
         io.Int.Input(
             "seeds",
             optional=True,
-            default=seeds,
+            default=EFFORT.seeds,
             min=1,
             max=8,
             tooltip="Pictures per prompt. More judge better and take longer.",

@@ -18,7 +18,7 @@ from ..dataset import ConceptDataset, view
 from ..fit import fits
 from ..grid import Cell, Row, grid
 from ..pictures import Picture
-from ..preview import Sitting
+from ..preview import GUIDANCE, STEPS, Sitting
 from ..scorecard import Drawn, Scorecard, Vectors, scorecard, unscored
 from ..scores import Real, reads_pictures
 from .canvas import Canvas
@@ -39,9 +39,9 @@ class Effort(NamedTuple):
     """`seeds` pictures per prompt, from `seed` on."""
 
     seed: int = 0
-    seeds: int = 1
-    steps: int = 10
-    guidance: float = 4.0
+    seeds: int = 2
+    steps: int = STEPS
+    guidance: float = GUIDANCE
 
     def sittings(self) -> list[Sitting]:
         return [Sitting(self.seed + number, self.steps, self.guidance) for number in range(self.seeds)]
