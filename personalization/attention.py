@@ -21,7 +21,7 @@ from .indices import indices, moved
 from .parts import Part
 from .parts.context_rows import ContextRows, lerp_rows
 from .parts.low_rank import LowRank
-from .regions import Box, Seen, Twins, twins_of
+from .regions import WHOLE, Box, Seen, Twins, twins_of
 from .rows import RowCache
 from .sites import Site
 
@@ -33,7 +33,7 @@ class Chunk(NamedTuple):
     size: int
     slots: tuple[Slots, ...]
     length: int
-    box: Box = (0.0, 0.0, 1.0, 1.0)
+    box: Box = WHOLE
 
 
 class Call(NamedTuple):

@@ -21,6 +21,7 @@ from torch.nn.functional import interpolate
 from .indices import indices, moved
 
 Box = tuple[float, float, float, float]  # top, left, bottom, right of the picture, in 0..1
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 Grid = tuple[int, int]  # a site's rows and columns of positions
 
 

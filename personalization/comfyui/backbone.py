@@ -15,9 +15,10 @@ from torch import Tensor
 from ..composition import Composition
 from ..denoiser import Context, Observer
 from ..indices import moved
+from ..regions import WHOLE
 from .concept_clip import KEY
 from .family import base_of
-from .hearing import WHOLE, Heard
+from .hearing import Heard
 from .host_types import Options, Sampling
 from .patch import Loom, ours_last, plan_call
 from .small_attention import small_attention, with_gradients

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from ..composition import Composition
 from ..denoiser import Slots
+from ..regions import WHOLE, Box
 from ..report import Run
 from .concept_clip import ENCODED, KEY, Encoded, content_hash
 from .spoken import MEMORY
-
-WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 class Heard(NamedTuple):
@@ -27,7 +26,7 @@ class Heard(NamedTuple):
 
     frames: tuple[tuple[Slots, ...], ...]
     length: int
-    box: tuple[float, float, float, float]  # top, left, bottom, right, in 0..1
+    box: Box
 
 
 class Read(NamedTuple):
@@ -157,7 +156,7 @@ def same(one: Tensor, other: Tensor) -> bool:
     return one is other or (one.shape == other.shape and one.device == other.device and torch.equal(one, other))
 
 
-def _box(area: tuple[int, ...] | None, x: Tensor) -> tuple[float, float, float, float]:
+def _box(area: tuple[int, ...] | None, x: Tensor) -> Box:
     if not area:
         return WHOLE
     (height, width), (top, left), (h, w) = area[:2], area[2:], x.shape[-2:]

@@ -5,7 +5,7 @@ import torch
 from concept_loom.personalization.attention import Call, Chunk, RowCache, Window, edited, focused, planned
 from concept_loom.personalization.denoiser import Slots
 from concept_loom.personalization.parts import ContextRows
-from concept_loom.personalization.regions import Seen, twins_of
+from concept_loom.personalization.regions import WHOLE, Seen, twins_of
 
 from .concepts import SITES, concept, placed
 
@@ -136,7 +136,7 @@ def test_gradients_reach_the_masters_and_nothing_is_kept_of_them():
 def test_twins_share_their_rows_weight_by_the_mask():
     """Equal logits: the pair of row and twin weighs as the one row did, split by the mask."""
     region = torch.tensor([[1.0, 0.25], [0.0, 0.5]])
-    twins = twins_of([Seen(0, 1, 0)], 2, [(region, (0.0, 0.0, 1.0, 1.0))], torch.device("cpu"))
+    twins = twins_of([Seen(0, 1, 0)], 2, [(region, WHOLE)], torch.device("cpu"))
     bias = twins.bias((2, 2), 3, torch.zeros(1))[0, 0]
     weights = torch.softmax(bias, -1) * 3
     assert torch.allclose(weights[:, 3], region.flatten(), atol=1e-6)

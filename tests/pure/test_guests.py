@@ -15,6 +15,7 @@ from concept_loom.personalization.guests import (
     with_nested,
 )
 from concept_loom.personalization.parts import ImageTokens, LatentInstruction, NestedValues
+from concept_loom.personalization.regions import WHOLE
 
 from . import concepts
 
@@ -33,7 +34,7 @@ def attention(q, k, v, bias=0.0):
 
 def present(u, region=None):
     placed = PlacedConcept(concepts.concept(), region=region)
-    here = tuple((sample, (0.0, 0.0, 1.0, 1.0)) for sample, one in enumerate(u) if one is not None)
+    here = tuple((sample, WHOLE) for sample, one in enumerate(u) if one is not None)
     return Presence(placed, torch.tensor([one or 0.0 for one in u]), here)
 
 

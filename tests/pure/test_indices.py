@@ -9,6 +9,7 @@ from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.denoiser import Context, Slots
 from concept_loom.personalization.guests import Presence, joint
 from concept_loom.personalization.indices import indices, moved
+from concept_loom.personalization.regions import WHOLE
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -35,8 +36,7 @@ class Copies(TorchDispatchMode):
 
 
 def present(u: torch.Tensor) -> Presence:
-    whole = (0.0, 0.0, 1.0, 1.0)
-    return Presence(PlacedConcept(concepts.concept()), u, ((1, whole), (2, whole)), ((1, 1), (1, 2), (2, 1), (2, 2)))
+    return Presence(PlacedConcept(concepts.concept()), u, ((1, WHOLE), (2, WHOLE)), ((1, 1), (1, 2), (2, 1), (2, 2)))
 
 
 def test_what_a_call_counts_is_copied_without_waiting() -> None:
