@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 
 def tell(event: str, data: Mapping[str, object]) -> None:
@@ -11,6 +12,11 @@ def tell(event: str, data: Mapping[str, object]) -> None:
 
     To nobody in particular the server would send it to every page, whatever workflow is open there.
     """
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    if server is not None and server.client_id is not None:
-        server.send_sync(event, dict(data), server.client_id)
+    running = server()
+    if running is not None and running.client_id is not None:
+        running.send_sync(event, dict(data), running.client_id)
+
+
+def server() -> Any:
+    """ComfyUI's, or None where none runs."""
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import uuid
 from dataclasses import asdict
 from typing import Any
@@ -15,21 +14,18 @@ from ..personalization.refusal import ConceptFileError
 from ..personalization.remembered import remembered
 from . import files, folders
 from .check import NODE
+from .page import server
 
 POLL_SECONDS = 0.2
 
 
 def register() -> None:
     """Nothing where no server runs, as in tests that only import the pack."""
-    server = _server()
-    if server is not None:
-        server.routes.get("/concept_loom/concept")(concept)
-        server.routes.get("/concept_loom/found")(found)
-        server.routes.post("/concept_loom/check")(check)
-
-
-def _server() -> Any:
-    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    running = server()
+    if running is not None:
+        running.routes.get("/concept_loom/concept")(concept)
+        running.routes.get("/concept_loom/found")(found)
+        running.routes.post("/concept_loom/check")(check)
 
 
 async def concept(request: web.Request) -> web.Response:
@@ -56,14 +52,14 @@ async def found(request: web.Request) -> web.Response:
 
 async def check(request: web.Request) -> web.Response:
     """POST: queues the node behind what is queued, waits, and answers with versions and promises."""
-    server = _server()
-    prompt_id, number = str(uuid.uuid4()), server.number
-    server.number += 1
+    running = server()
+    prompt_id, number = str(uuid.uuid4()), running.number
+    running.number += 1
     prompt = {"1": {"class_type": NODE, "inputs": {}, "_meta": {"title": "Check This ComfyUI"}}}
-    server.prompt_queue.put((number, prompt_id, prompt, {}, ["1"], {}))
+    running.prompt_queue.put((number, prompt_id, prompt, {}, ["1"], {}))
     while True:
-        waits = _waits_or_runs(server.prompt_queue, prompt_id)  # asked first: what ends goes into the history at once
-        if history := server.prompt_queue.get_history(prompt_id=prompt_id):
+        waits = _waits_or_runs(running.prompt_queue, prompt_id)  # asked first: what ends goes into the history at once
+        if history := running.prompt_queue.get_history(prompt_id=prompt_id):
             return _answer(history[prompt_id])
         if not waits:
             return web.json_response({"error": "The check was removed from the queue before it ran."}, status=409)

@@ -92,7 +92,7 @@ def _tools() -> list[str]:
 
 def _set_up() -> None:
     _check_space()
-    print(f"First set-up, some minutes and about 2.5 GB in {LOOM} (a build of torch for CUDA needs more).", flush=True)
+    print(f"First set-up, some minutes and about 3 GB in {LOOM} (a build of torch for CUDA needs more).", flush=True)
     try:
         _take(_steps())
     except BaseException:

@@ -11,7 +11,7 @@ from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
 
 from ..asked import Asked, asked
-from ..composition import PlacedConcept, as_recommended
+from ..composition import PlacedConcept
 from ..dataset import ConceptDataset
 from ..fit import fits
 from ..grid import Cell, Row, grid
@@ -19,7 +19,7 @@ from ..scores import marks
 from ..strength import Advice, Rung, advised
 from .canvas import Canvas
 from .studio import Job, drawn, photographed, seen
-from .trial import Effort, cut_drawn, cut_real, real_of, texts_of, word_of_thing
+from .trial import Effort, cut_drawn, cut_real, is_learned_from, real_of, texts_of, word_of_thing
 
 NOTHING_TO_COMPARE = (
     "No strength is recommended: identity needs real pictures and an image encoder. Connect a dataset and a "
@@ -63,8 +63,7 @@ def _at(placed: PlacedConcept, advice: Advice) -> PlacedConcept:
     if advice.strength is None:
         return placed
     info = replace(placed.concept.info, strength=advice.strength)
-    recommended = as_recommended(replace(placed.concept, info=info))
-    return replace(placed, concept=recommended.concept, strength=recommended.strength)
+    return replace(placed, concept=replace(placed.concept, info=info), strength=advice.strength)
 
 
 def _columns(
@@ -92,14 +91,13 @@ def _judged(
     dataset, vision = reference
     if dataset is None or vision is None:
         return [], ""
-    learned_from = placed.concept.info.data_hash == dataset.hash
     training, held_out = photographed(canvas, dataset.training), photographed(canvas, dataset.holdout)
     vectors = things = [seen(vision, column) for column in columns]
     if word := word_of_thing(placed):
         training = cut_real(canvas, training, dataset.training, word)
         held_out = cut_real(canvas, held_out, dataset.holdout, word)
         things = [seen(vision, cut_drawn(canvas, column, word)) for column in columns]
-    real = real_of(vision, training, held_out, learned_from)
+    real = real_of(vision, training, held_out, is_learned_from(placed, dataset))
     texts, why = texts_of(canvas.clip, prompts, vectors[0], len(columns[0]) // len(prompts))
     told = [marks(one, real, texts).text for one in vectors]
     scores = [marks(one, real, None).identity for one in things]

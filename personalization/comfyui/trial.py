@@ -72,7 +72,7 @@ def tried(
         prompts = asked(lines, placed)
         album = _album(canvas, placed, prompts, dataset, effort)
         things = _things(canvas, placed, dataset, album) if vision else None
-        card = _card(canvas.clip, vision, placed, prompts, (album, things), _learned_from(placed, dataset))
+        card = _card(canvas.clip, vision, placed, prompts, (album, things), is_learned_from(placed, dataset))
     return Tried(card, _sheet(card, album, effort), note)
 
 
@@ -107,7 +107,7 @@ def real_of(vision: ClipVisionModel, training: Tensor, held_out: Tensor, learned
     return Real(every[: len(training)], every[len(training) :])
 
 
-def _learned_from(placed: PlacedConcept, dataset: ConceptDataset) -> bool:
+def is_learned_from(placed: PlacedConcept, dataset: ConceptDataset) -> bool:
     return placed.concept.info.data_hash == dataset.hash
 
 
