@@ -5,6 +5,7 @@ They are written once, in fp16 as people own them, and loaded by ComfyUI's own l
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..personalization.comfyui.canvas import SIDES
 from ..personalization.comfyui.family import FAMILIES
 
 COMMON: dict[str, Any] = {
@@ -76,6 +78,15 @@ def opened(path: Path) -> Loaded:
     """MODEL and CLIP from a checkpoint, by ComfyUI's own loader."""
     found = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=True)
     return Loaded(cast(comfy.model_patcher.ModelPatcher, found[0]), cast(comfy.sd.CLIP, found[1]))
+
+
+def ask_side(parser: ArgumentParser) -> None:
+    parser.add_argument("--side", type=int, help="pixels; by default what the family was trained at, --quick the half")
+
+
+def side_of(family: str, asked: int | None, quick: bool) -> int:
+    """Pixels."""
+    return asked or SIDES[family] // (2 if quick else 1)
 
 
 def family_in(path: Path) -> str:

@@ -6,7 +6,6 @@ says before its first step. `--measured` takes a step as well, on a second devic
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,7 +14,6 @@ from typing import Any
 from torch import Tensor
 
 from ..personalization.augment import TrainingLatents
-from ..personalization.comfyui.canvas import SIDES
 from ..personalization.comfyui.gradient_checkpoint import checkpointed
 from ..personalization.comfyui.memory import Offload, Room, Way, room_for
 from ..personalization.comfyui.session import Session, training_session
@@ -36,7 +34,7 @@ CARD, SMALL_CARD = int(12e9), int(8e9)  # bytes; on the small one weights may wa
 def main(argv: list[str]) -> int:
     parser = arguments("memory")
     parser.add_argument("--family", choices=tuple(full_size.UNETS), nargs="+", default=["SD 1.5", "SDXL"])
-    parser.add_argument("--side", type=int, help="pixels; by default what the family was trained at, --quick the half")
+    full_size.ask_side(parser)
     parser.add_argument("--measured", action="store_true", help="also takes steps, which is slow without a GPU")
     wanted = parser.parse_args(argv)
     table = Table(
@@ -44,13 +42,10 @@ def main(argv: list[str]) -> int:
     )
     table.values["device"] = device_name()
     for family in wanted.family:
-        table.once(family, lambda family=family: list(_rows(family, _side(family, wanted), wanted.measured)))
+        side = full_size.side_of(family, wanted.side, wanted.quick)
+        table.once(family, lambda family=family, side=side: list(_rows(family, side, wanted.measured)))
         show(family, table.values[family])
     return 0
-
-
-def _side(family: str, wanted: argparse.Namespace) -> int:
-    return wanted.side or SIDES[family] // (2 if wanted.quick else 1)
 
 
 def _rows(family: str, side: int, measured: bool) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,6 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
-from ..personalization.comfyui.canvas import SIDES
 from ..personalization.comfyui.concept_clip import weave_clip
 from ..personalization.comfyui.family import base_of
 from ..personalization.comfyui.patch import weave_model
@@ -29,7 +28,7 @@ from ..personalization.parts import ContextRows, LowRank, NestedValues
 from ..personalization.parts.low_rank import Pair, layer_widths
 from . import full_size
 from .gauge import clock, device_name, median_ratio
-from .step import CHECKPOINTS, HALF, first_to_go
+from .step import CHECKPOINTS, first_to_go
 from .table import Table, arguments, print_table
 
 FAMILY = "SD 1.5"
@@ -156,11 +155,11 @@ class Bench:
 
 def main(argv: list[str]) -> int:
     parser = arguments("overhead", any_checkpoint=True)
-    parser.add_argument("--side", type=int, help="pixels; by default what the family was trained at, --quick the half")
+    full_size.ask_side(parser)
     wanted = parser.parse_args(argv)
     first_to_go()
     family = full_size.family_in(wanted.checkpoint) if wanted.checkpoint else FAMILY
-    side = wanted.side or SIDES[family] // (HALF if wanted.quick else 1)
+    side = full_size.side_of(family, wanted.side, wanted.quick)
     model = wanted.checkpoint.name if wanted.checkpoint else family
     table = Table(wanted.json, {"bench": "overhead", "quick": wanted.quick, "model": f"{model}, {side} px, guidance"})
     table.values["device"] = device_name()

@@ -24,8 +24,8 @@ from ..playground.scores import asked_by, bound, right
 from ..playground.world import RESOLUTION, Truth, compose_caption, draw_instance, draw_scene, held_out, truth
 from .judging import QUICK, Figures, Sizes, figures, mean_attribute, same_order
 from .table import Table, arguments, fingerprint, print_table
+from .wind_tunnel import CFG, SAMPLER, SCHEDULER, STEPS, as_bytes, through
 
-STEPS, CFG, SAMPLER, SCHEDULER = 20, 4.0, "euler", "normal"
 PROMPTS, PAIRS, BATCH = 500, 100, 32
 GOALS = {"attributes": 0.85, "prompt_exact": 0.45, "judge": 0.97, "eer": 0.05, "factor": 0.90}
 SPLIT = "bench"
@@ -109,8 +109,7 @@ class Bench:
 
     @torch.inference_mode()
     def through(self, images: Tensor) -> Tensor:
-        vae = self.playground.vae
-        return as_bytes(torch.cat([vae.decode(vae.encode(part.float() / 255)) for part in images.split(64)]))
+        return through(self.playground.vae, images)
 
 
 def more(found: Figures) -> dict:
@@ -177,10 +176,6 @@ def _batched(conditionings: list[list]) -> list:
     tensors = torch.cat([conditioning[0][0] for conditioning in conditionings])
     pooled = torch.cat([conditioning[0][1]["pooled_output"] for conditioning in conditionings])
     return [[tensors, {"pooled_output": pooled}]]
-
-
-def as_bytes(images: Tensor) -> Tensor:
-    return (images.clamp(0, 1) * 255 + 0.5).byte()
 
 
 def show(values: dict) -> None:

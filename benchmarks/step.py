@@ -60,7 +60,6 @@ CORE = {
 STEPS, QUICK_STEPS = 9, 3  # the first one warms up
 BESIDE = 5  # steps between two looks at forward and floor, after the first three, each of which has one
 ROUND = PRIOR_SHARE + 1  # ... and prior preservation comes round once in its share
-HALF = 2  # --quick: half the side
 
 
 class Machine(NamedTuple):
@@ -232,7 +231,7 @@ class Wanted(NamedTuple):
         """Pixels."""
         if self.family == playground.FAMILY:
             return SIDES[self.family]
-        return self.asked or SIDES[self.family] // (HALF if self.quick else 1)
+        return full_size.side_of(self.family, self.asked, self.quick)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -262,7 +261,7 @@ def first_to_go() -> None:
 def main(argv: list[str]) -> int:
     parser = arguments("step", any_checkpoint=True)
     parser.add_argument("--family", choices=(*full_size.UNETS, playground.FAMILY), help="only this one")
-    parser.add_argument("--side", type=int, help="pixels; by default what the family was trained at, --quick the half")
+    full_size.ask_side(parser)
     parser.add_argument("--bf16", action="store_true", help="weights and computation in bf16, as on most GPUs")
     parser.add_argument("--rows", nargs="+", choices=(*OURS, *CORE), metavar="ROW", help="only these")
     parser.add_argument("--sdxl", action="store_true", help="SDXL too; its weights take 10 GB in fp32")

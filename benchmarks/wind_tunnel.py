@@ -11,7 +11,7 @@ import comfy.samplers
 import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.sd import CLIP
+from comfy.sd import CLIP, VAE
 from torch import Tensor
 
 from ..personalization.dataset import ConceptDataset, dataset_of
@@ -37,6 +37,7 @@ from .kept import Kept
 
 STEPS, CFG, SAMPLER, SCHEDULER = 20, 4.0, "euler", "normal"
 TRAINING, HELD_OUT = 5, 4
+BATCH = 64  # pictures through the VAE at once
 SPLIT = "bench"
 
 
@@ -163,9 +164,7 @@ class Tunnel:
         return as_bytes(self.playground.vae.decode(latents))
 
     def through(self, images: Tensor) -> Tensor:
-        """Real pictures after the VAE: what a perfect denoiser could give."""
-        vae = self.playground.vae
-        return as_bytes(vae.decode(vae.encode(images.float() / 255)))
+        return through(self.playground.vae, images)
 
     def score(self, case: Case, sampled: Sampled) -> Scores:
         images, seen = sampled.images.flatten(0, 1), self.seen(case)
@@ -198,6 +197,11 @@ class Tunnel:
         rng = np.random.default_rng([case.seed, 61])
         other = _pictures([_staged(rng, namesake(case.instance, rng), setting) for setting in case.settings])
         return self.score(case, Sampled(self.through(other)[:, None], case.settings))
+
+
+def through(vae: VAE, images: Tensor) -> Tensor:
+    """Real pictures, uint8 (n, h, w, 3), after the VAE: what a perfect denoiser could give."""
+    return as_bytes(torch.cat([vae.decode(vae.encode(part.float() / 255)) for part in images.split(BATCH)]))
 
 
 def as_bytes(images: Tensor) -> Tensor:
