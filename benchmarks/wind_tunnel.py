@@ -73,7 +73,7 @@ class Sampled(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Means over one case; DESIGN.md, "Scores, defined once"."""
+    """Means over one case, of what web/docs/ConceptLoom_EvaluateConcept/en.md defines."""
 
     identity: float
     identity_train: float

@@ -1,7 +1,7 @@
-"""Scores of drawn pictures against real ones (DESIGN.md, "Scores, defined once"): arithmetic on unit vectors.
+"""Scores of drawn pictures against real ones, defined in web/docs/ConceptLoom_EvaluateConcept/en.md.
 
-All vectors come from one image encoder; similarity is their dot product. Real pictures are taken after the VAE: that
-is as near as a perfect denoiser could come. A score that cannot be given is None, never a number.
+All are arithmetic on unit vectors of one image encoder; similarity is their dot product. Real pictures are taken after
+the VAE: that is as near as a perfect denoiser could come. A score that cannot be given is None, never a number.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The scores of DESIGN.md, "Scores, defined once", over what a judge says. All batched: one number per picture."""
+"""The scores of web/docs/ConceptLoom_EvaluateConcept/en.md over what a judge says, one number per picture."""
 
 from collections.abc import Sequence
 

@@ -5,12 +5,12 @@ LoRA (Hu et al., arXiv 2106.09685, section 4.1), where AttnDreamBooth (arXiv 240
     merged:      W' = W + strength (alpha / r) B A
     activation:  W x + u (alpha / r) B A x          u = strength x prompt weight, 0 in samples without the word
 
-B starts at zero. A concept acts only where its word is (promise 2 of DESIGN.md): that is the activation form, and how
-it is used by default. A subject's then changes attn2's keys and values in the rows of its own phrase only, so that the
-prompt's other words stay what they are; a style's changes every row, and so does whatever is being learned. Merged
-costs nothing, as any LoRA, but is then in every conditioning, with or without the word, and no prompt weight reaches
-it. Guidance then pushes less towards the subject, since the negative prompt has it too. Whoever asks for it
-(`PlacedConcept.sparing` off, no region, no window) gets it.
+B starts at zero. A concept acts only where its word is: that is the activation form, and how it is used by default. A
+subject's then changes attn2's keys and values in the rows of its own phrase only, so that the prompt's other words stay
+what they are; a style's changes every row, and so does whatever is being learned. Merged costs nothing, as any LoRA,
+but is then in every conditioning, with or without the word, and no prompt weight reaches it. Guidance then pushes
+less towards the subject, since the negative prompt has it too. Whoever asks for it (`PlacedConcept.sparing` off, no
+region, no window) gets it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who may import whom (DESIGN.md, the house)."""
+"""Who may import whom."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is said about a concept after a sampling; every cause of DESIGN.md's promise 4 has its sentence."""
+"""What is said about a concept after a sampling; every cause of its silence has its sentence."""
 
 from dataclasses import replace
 
