@@ -86,9 +86,10 @@ def tokens_alone(concept: Concept) -> Concept:
 
 
 def _key(denoiser: Denoiser, frozen: Context, count: int, shape: Sequence[int]) -> str:
-    """Of the model, its schedule and the encoded prompt: another CLIP skip makes other pictures."""
+    """Of the model, what it predicts, its schedule and the encoded prompt: another CLIP skip makes other pictures."""
     sigmas = denoiser.sigma_at(torch.linspace(0, 1, STEPS)).tolist()
-    decisive = (denoiser.base.fingerprint, sigmas, count, tuple(shape), STEPS, GUIDANCE, SEED)
+    base = denoiser.base  # predictions of either kind share their sigmas
+    decisive = (base.fingerprint, base.prediction, sigmas, count, tuple(shape), STEPS, GUIDANCE, SEED)
     prompt = frozen.tensor.float().cpu().contiguous().numpy().tobytes()
     return hashlib.sha256(repr(decisive).encode() + prompt).hexdigest()[:32]
 

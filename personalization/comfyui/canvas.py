@@ -42,9 +42,13 @@ class Canvas(NamedTuple):
             fingerprint_of(self.model),
             *parts,
             str(self.clip.layer_idx),
-            *_other_sampling(self.model),
-            *_others(self.model),
+            *self.patches,
         ]
+
+    @property
+    def patches(self) -> list[str]:
+        """What other nodes have put on the model, weights apart, that changes what it draws; mostly nothing."""
+        return [*_other_sampling(self.model), *_others(self.model)]
 
     def base(self) -> Base:
         """ValueError where the three do not belong together, or have weights that gradients do not pass."""

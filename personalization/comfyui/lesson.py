@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -157,8 +159,14 @@ def _task(course: _Course, session: Session, latents: TrainingLatents) -> LearnT
     (denoiser, encoder), recipe, wish = session, course.recipe, course.wish
     words = (wish.placeholder, wish.class_word, wish.role)
     beginning = Beginning(encoder, course.base, recipe, *words, denoiser=denoiser, latents=latents)
-    task = task_of(beginning, wish.seed, course.unfinished.path.parent.with_name(CLASS_PICTURES))
+    task = task_of(beginning, wish.seed, _class_pictures(course))
     return replace(task, previews=PREVIEWS, interrupts=(host.InterruptProcessingException,))
+
+
+def _class_pictures(course: _Course) -> Path:
+    """The folder that keeps them; a model that other packs have patched draws its own."""
+    folder, patches = course.unfinished.path.parent.with_name(CLASS_PICTURES), course.canvas.patches
+    return folder / hashlib.sha256(json.dumps(patches).encode()).hexdigest()[:32] if patches else folder
 
 
 def _file_name(placeholder: str, learned: Learned) -> str:

@@ -21,6 +21,7 @@ from concept_loom.personalization.prior import Prior, tokens_alone
 from concept_loom.personalization.recipe import Recipe, Stage, recipe_for
 
 from . import tiny
+from .neighbours import sampling
 
 QUICK = Recipe("quick", (Stage(("context_rows.",), 1e-1),), steps=12, batch_size=4, templates=("a photo of {}", "{}"))
 # Random weights say little at the ends of the schedule: the middle of it, in batches that are not all noise.
@@ -186,6 +187,14 @@ def test_pictures_of_the_class_are_made_once(tmp_path) -> None:
         (file,) = tmp_path.iterdir()
         file.write_bytes(b"damaged")
         assert torch.equal(Prior.of(*words).pictures, first.pictures)
+
+
+def test_pictures_of_the_class_made_with_another_prediction_are_not_taken(tmp_path) -> None:
+    """The two share their weights and sigmas."""
+    for model in (tiny.model(), sampling("v_prediction")(tiny.model())):
+        with training_session(model, tiny.clip()) as session:
+            Prior.of(session.denoiser, session.encoder, "mug", 1, (4, 8, 8), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_without_rows_the_word_reads_as_its_class_and_the_tokens_still_act() -> None:

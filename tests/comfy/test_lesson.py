@@ -142,23 +142,31 @@ def test_another_prediction_learns_again(canvas, pictures, tmp_path) -> None:
     assert not taught(canvas._replace(model=sampling("eps")(canvas.model)), pictures, tmp_path)[1]
 
 
+def patched(canvas: Canvas, scale: float) -> Canvas:
+    """With a patch such as FreeU's: learning runs through it."""
+    thing = object()  # whose address is another in every session
+
+    def patch(h: torch.Tensor, skip: torch.Tensor, options: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        return h * scale if thing else h, skip
+
+    model = canvas.model.clone()
+    model.set_model_output_block_patch(patch)
+    return canvas._replace(model=model)
+
+
 def test_another_packs_patch_and_its_settings_learn_again(canvas, pictures, tmp_path) -> None:
-    """As FreeU's: learning runs through it."""
-
-    def patched(scale: float) -> Canvas:
-        thing = object()  # whose address is another in every session
-
-        def patch(h: torch.Tensor, skip: torch.Tensor, options: dict) -> tuple[torch.Tensor, torch.Tensor]:
-            return h * scale if thing else h, skip
-
-        model = canvas.model.clone()
-        model.set_model_output_block_patch(patch)
-        return canvas._replace(model=model)
-
     taught(canvas, pictures, tmp_path)
-    assert taught(patched(1.1), pictures, tmp_path)[1]
-    assert not taught(patched(1.1), pictures, tmp_path)[1]
-    assert taught(patched(1.2), pictures, tmp_path)[1]
+    assert taught(patched(canvas, 1.1), pictures, tmp_path)[1]
+    assert not taught(patched(canvas, 1.1), pictures, tmp_path)[1]
+    assert taught(patched(canvas, 1.2), pictures, tmp_path)[1]
+
+
+def test_another_packs_patch_draws_the_class_anew(canvas, pictures, tmp_path) -> None:
+    wish = replace(WISH, method="layerwise", settings="class_pictures=1")
+    for one in (canvas, patched(canvas, 1.1), patched(canvas, 1.1), patched(canvas, 1.2)):
+        taught(one, pictures, tmp_path, wish)
+    kept = [file.read_bytes() for file in (tmp_path / lesson_module.CLASS_PICTURES).rglob("*.latents")]
+    assert len(set(kept)) == 3
 
 
 def test_weights_that_are_packed_are_refused_before_anything_runs(canvas, pictures, tmp_path) -> None:
