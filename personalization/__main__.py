@@ -36,7 +36,7 @@ def learn(request: argparse.Namespace) -> int:
     from tools import host
 
     catalogue = host.module("personalization.comfyui.catalogue")
-    folders = shared(catalogue.folders_in(request.folder), request.share)
+    folders = shared(catalogue.folders_in(request.folder, request.output), request.share)
     request.output.mkdir(parents=True, exist_ok=True)
     failed = []
     for outcome in catalogue.learned(host.canvas(request.checkpoint), folders, _wish(host, request), request.output):

@@ -96,8 +96,8 @@ def files_of(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise PictureError(f"There is no folder {folder}; one that holds pictures is needed. Check the path.")
     known = SUFFIXES | HEIC | RAW
-    shown = (path for path in folder.iterdir() if path.suffix.lower() in known and not path.name.startswith("."))
-    return sorted(shown, key=lambda path: path.name)
+    called = (path for path in folder.iterdir() if path.suffix.lower() in known and not path.name.startswith("."))
+    return sorted((path for path in called if not path.is_dir()), key=lambda path: path.name)
 
 
 def _is_heic(path: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from .trial import Effort, Tried, tried
 log = logging.getLogger("concept_loom")
 
 TOLD = (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError)  # with a sentence of their own
+SYSTEMS_OWN = ("__MACOSX", "@eaDir")  # what a Mac's archives and a NAS put beside folders
 CLASS_WORD = "class_word.txt"  # in a concept's folder, where they are not all of one class
 
 
@@ -37,16 +38,27 @@ class Outcome(NamedTuple):
     sentence: str
 
 
-def folders_in(folder: Path) -> list[Path]:
-    """The folders to learn from: its sub-folders, or itself. ValueError where there is nothing."""
+def folders_in(folder: Path, output: Path) -> list[Path]:
+    """The folders to learn from: its sub-folders with pictures, or itself. ValueError where there is nothing, or both.
+
+    `output` may lie inside: what other programs have drawn of the concepts there is not learned from.
+    """
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}'. A folder with a folder per concept is needed. Name it.")
-    inside = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
-    if not inside and not files_of(folder):
+    every = sorted(one for one in folder.iterdir() if one.is_dir() and one != output and not _hidden(one))
+    inside, own = list(filter(_holds_pictures, every)), files_of(folder)
+    if inside and own:
         raise ValueError(
-            f"The folder '{folder}' holds no pictures and no folders. One folder per concept is needed, or the "
-            "pictures of one concept. Name another folder."
+            f"The folder '{folder}' holds pictures and folders with pictures ({_names(inside)}). One folder per "
+            "concept is needed, or the pictures of one concept. Move either elsewhere, or name one of the folders."
         )
+    if not inside and not own:
+        raise ValueError(
+            f"The folder '{folder}' holds no pictures, and none of its folders does. One folder per concept "
+            "is needed, or the pictures of one concept. Name another folder."
+        )
+    if inside and len(inside) < len(every):
+        log.warning("Passed over, as they hold no pictures: %s.", _names(one for one in every if one not in inside))
     return inside or [folder]
 
 
@@ -77,6 +89,21 @@ def evaluated(canvas: Canvas, file: Path, folder: Path, vision: ClipVisionModel 
     """The concept of a file against the pictures of a folder."""
     with torch.inference_mode(False):
         return tried(canvas, as_recommended(load(file)), dataset_in(folder), vision, effort)
+
+
+def _hidden(folder: Path) -> bool:
+    return folder.name.startswith(".") or folder.name in SYSTEMS_OWN
+
+
+def _holds_pictures(folder: Path) -> bool:
+    try:
+        return bool(files_of(folder))
+    except OSError:  # told in its turn, with the rest
+        return True
+
+
+def _names(folders: Iterable[Path]) -> str:
+    return ", ".join(one.name for one in folders)
 
 
 def _wish_for(folder: Path, wish: Wish) -> Wish:

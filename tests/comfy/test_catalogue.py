@@ -63,9 +63,40 @@ def test_a_concept_is_evaluated_against_its_folder(catalogue, learned):
 
 
 def test_a_folder_of_pictures_is_one_concept_and_an_empty_one_is_refused(catalogue, tmp_path):
-    assert folders_in(catalogue / "c_bag") == [catalogue / "c_bag"]
-    assert [one.name for one in folders_in(catalogue)] == ["a red mug", "broken", "c_bag"]
-    with pytest.raises(ValueError, match="holds no pictures and no folders"):
-        folders_in(tmp_path)
+    out = tmp_path / "out"
+    assert folders_in(catalogue / "c_bag", out) == [catalogue / "c_bag"]
+    assert [one.name for one in folders_in(catalogue, out)] == ["a red mug", "broken", "c_bag"]
+    with pytest.raises(ValueError, match="holds no pictures, and none of its folders does"):
+        folders_in(tmp_path, out)
     with pytest.raises(ValueError, match="There is no folder"):
-        folders_in(tmp_path / "none")
+        folders_in(tmp_path / "none", out)
+
+
+def with_pictures(*folders):
+    """Two files that are called pictures in each; `folders_in` opens none."""
+    for folder in folders:
+        folder.mkdir(parents=True)
+        for name in ("1.png", "2.png"):
+            (folder / name).touch()
+
+
+def test_folders_without_pictures_and_those_of_the_system_are_no_concepts(tmp_path, caplog):
+    with_pictures(tmp_path / "set", tmp_path / "set" / ".trash", tmp_path / "set" / "__MACOSX")
+    (tmp_path / "set" / "@eaDir" / "1.png").mkdir(parents=True)
+    (tmp_path / "set" / "notes").mkdir()
+    assert folders_in(tmp_path / "set", tmp_path) == [tmp_path / "set"] and not caplog.text
+    with_pictures(tmp_path / "all" / "mug")
+    (tmp_path / "all" / "bag").mkdir()
+    assert folders_in(tmp_path / "all", tmp_path) == [tmp_path / "all" / "mug"]
+    assert "hold no pictures: bag" in caplog.text
+
+
+def test_pictures_beside_folders_with_pictures_are_refused_and_not_passed_over(tmp_path):
+    with_pictures(tmp_path / "set", tmp_path / "set" / "originals")
+    with pytest.raises(ValueError, match=r"pictures and folders with pictures \(originals\)\. One folder .*Move"):
+        folders_in(tmp_path / "set", tmp_path)
+
+
+def test_what_lies_beside_the_concepts_is_not_learned_from(tmp_path):
+    with_pictures(tmp_path / "set", tmp_path / "set" / "out")
+    assert folders_in(tmp_path / "set", tmp_path / "set" / "out") == [tmp_path / "set"]
