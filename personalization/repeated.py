@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .dataset import TWIN_BITS, ConceptDataset, dhash, view
+from .dataset import TWIN_BITS, ConceptDataset, colours, dhash, same_colours, view
 from .finding import Finding, finding_on
 from .pictures import Picture
 
@@ -64,19 +65,29 @@ def turned(lying: Sequence[Picture]) -> Finding | None:
 
 def turned_ones(dataset: ConceptDataset) -> set[int]:
     """All of pairs of which one, turned by a quarter or a half, is the other. Nothing else tells up from down here."""
-    hashes = [[dhash(tiny.rot90(times)) for times in range(4)] for tiny in map(_tiny, dataset.pictures)]
-    pairs = combinations(range(len(hashes)), 2)
-    return {i for pair in pairs if _turned(hashes[pair[0]], hashes[pair[1]]) for i in pair}
+    sides = [_sides(picture) for picture in dataset.pictures]
+    pairs = combinations(range(len(sides)), 2)
+    return {i for pair in pairs if _turned(sides[pair[0]], sides[pair[1]][0]) for i in pair}
 
 
-def _turned(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    apart = [int((bits != other[0]).sum()) for bits in one]
-    return apart[0] > TWIN_BITS >= min(apart[1:])
+class _Side(NamedTuple):
+    """What is compared of a picture that is turned to this side."""
+
+    bits: Tensor
+    colours: Tensor
 
 
-def _tiny(picture: Picture) -> Tensor:
-    """(HASHED, HASHED, 1): all that dHash looks at, so that large photographs are read once."""
-    return F.interpolate(picture.pixels.float().mean(-1)[None, None], (HASHED, HASHED), mode="area")[0, 0, ..., None]
+def _sides(picture: Picture) -> list[_Side]:
+    """By no, one, two and three quarters; all look at a tiny copy, so that large photographs are read once."""
+    pixels = picture.pixels.permute(2, 0, 1)[None].float()
+    tiny = F.interpolate(pixels, (HASHED, HASHED), mode="area")[0].permute(1, 2, 0)
+    return [_Side(dhash(turned), colours(turned)) for turned in (tiny.rot90(times) for times in range(4))]
+
+
+def _turned(one: Sequence[_Side], other: _Side) -> bool:
+    apart = [int((side.bits != other.bits).sum()) for side in one]
+    near = [side for side, bits in zip(one, apart, strict=True) if bits <= TWIN_BITS]
+    return apart[0] > TWIN_BITS and any(same_colours(side.colours, other.colours) for side in near)
 
 
 def _gradients(picture: Picture) -> Tensor:

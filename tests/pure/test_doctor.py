@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from concept_loom.personalization.dataset import ConceptDataset, dataset_of
+from concept_loom.personalization.dataset import ConceptDataset, dataset_of, twins_of
 from concept_loom.personalization.doctor import COSTS, examine, health
 from concept_loom.personalization.finding import Finding
 from concept_loom.personalization.pictures import Picture
@@ -119,6 +119,36 @@ def test_a_turned_picture_does_not_hide_what_the_others_share() -> None:
     alike = [lettered(one) for one in pictures(scenes(2))]
     lying = replace(alike[1], name="lying.png", pixels=alike[1].pixels.rot90().contiguous())
     assert set(kinds([*alike, lying])) == {"watermark", "turned"}
+
+
+def cut_outs() -> list[Picture]:
+    """Five things on exact white."""
+    boxes = {"red": (280, 280, 520, 520), "purple": (240, 330, 560, 470), "teal": (100, 500, 300, 640)}
+    boxes |= {"navy": (250, 310, 550, 490), "orange": (330, 240, 470, 560)}
+    found = []
+    for name, box in boxes.items():
+        image = Image.new("RGB", (800, 800), "white")
+        draw = ImageDraw.Draw(image)
+        (draw.ellipse if len(found) < 3 else draw.rectangle)(box, name)
+        found.append(Picture(name, torch.from_numpy(np.array(image))))
+    return found
+
+
+def test_different_things_on_exact_white_are_neither_near_duplicates_nor_turned() -> None:
+    assert not {"near-duplicates", "turned"} & set(kinds(cut_outs()))
+
+
+def test_of_things_on_exact_white_copies_and_turned_ones_are_named() -> None:
+    things = cut_outs()
+    smaller = torch.from_numpy(np.array(Image.fromarray(things[2].pixels.numpy()).resize((300, 300))))
+    lying = things[3].pixels.rot90().contiguous()
+    found = kinds([*things, replace(things[2], name="smaller", pixels=smaller), Picture("lying", lying)])
+    assert set(found["near-duplicates"]) == {"teal", "smaller"} and set(found["turned"]) == {"navy", "lying"}
+
+
+def test_blank_pictures_are_near_duplicates_where_they_are_of_one_colour() -> None:
+    blank = [Picture(f"{grey}", torch.full((64, 64, 3), grey, dtype=torch.uint8)) for grey in (9, 9, 200)]
+    assert twins_of(blank) == [(0, 1)]
 
 
 def masked(name: str, seed: int, box: tuple[int, int, int, int]) -> Picture:
