@@ -11,17 +11,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .checkpoint import load, read_info
 from .concept import ROLES
 from .exchange.exported import DIFFUSERS, EMBEDDING, KOHYA, exported
 from .methods import AUTO, METHODS
+from .recipe import BATCH_SIZE, LEARNING_RATE, STEPS, Range
 from .wish import BUDGETS
 
 FORMATS = {"embedding": EMBEDDING, "kohya": KOHYA, "diffusers": DIFFUSERS}
 TERMS = ("prior-preservation", "self-regularisation", "attention-regulariser")
+COUNT = Range(1, 1, 10_000, 1)
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -131,21 +134,21 @@ def _parser() -> argparse.ArgumentParser:
     learning.add_argument("--method", choices=(AUTO, *METHODS), default=AUTO)
     learning.add_argument("--budget", choices=tuple(BUDGETS), default="balanced")
     learning.add_argument("--seed", type=int, default=0)
-    learning.add_argument("--steps", dest="train_steps", type=int, default=0, help="default: from the budget")
-    learning.add_argument("--learning-rate", type=float, default=0.0, help="default: the method's")
-    learning.add_argument("--batch-size", type=int, default=0, help="default: the method's")
+    learning.add_argument("--steps", dest="train_steps", type=whole(STEPS), default=0, help="default: from the budget")
+    learning.add_argument("--learning-rate", type=number(LEARNING_RATE), default=0.0, help="default: the method's")
+    learning.add_argument("--batch-size", type=whole(BATCH_SIZE), default=0, help="default: the method's")
     learning.add_argument("--attractor", action="store_true", help="a word per picture takes what is not the subject")
     learning.add_argument("--soft-masks", action="store_true", help="masks from the model's own attention")
     learning.add_argument("--without", choices=TERMS, nargs="+", default=(), help="terms of the loss to leave out")
     learning.add_argument("--set", default="", metavar="SETTINGS", help='the method\'s own, as in: --set "rank=16"')
-    learning.add_argument("--devices", type=int, default=1, help="processes, each on a device of its own")
+    learning.add_argument("--devices", type=whole(COUNT), default=1, help="processes, each on a device of its own")
     learning.add_argument("--share", default="", help=argparse.SUPPRESS)
     trying = commands.add_parser("evaluate", help="a concept against pictures of the same thing")
     trying.add_argument("concept", type=_path)
     trying.add_argument("folder", type=_path, help="pictures; those that were learned from, for gap and copies")
     trying.add_argument("--clip-vision", type=_path, help="without it a checkpoint's pictures are drawn, not scored")
-    trying.add_argument("--seeds", type=int, default=2)
-    trying.add_argument("--steps", type=int, default=10, help="of sampling")
+    trying.add_argument("--seeds", type=whole(COUNT), default=2)
+    trying.add_argument("--steps", type=whole(COUNT), default=10, help="of sampling")
     trying.add_argument("--json", type=_path, help="write the scores here")
     for one in (learning, trying):
         one.add_argument(
@@ -160,6 +163,25 @@ def _parser() -> argparse.ArgumentParser:
     writing.add_argument("format", choices=FORMATS)
     writing.add_argument("--output", type=_path, help="default: beside the concept")
     return parser
+
+
+def number(of: Range, kind: Callable[[str], float] = float) -> Callable[[str], float]:
+    """For argparse: a number of this kind and range, or the sentence that its refusal ends with."""
+
+    def read(text: str) -> float:
+        with suppress(ValueError):
+            if of.least <= (value := kind(text)) <= of.most:
+                return value
+        whole = "whole number" if kind is int else "number"
+        raise argparse.ArgumentTypeError(
+            f"'{text}' was given; a {whole} from {of.least:g} to {of.most:g} is needed. Give one, or leave it out."
+        )
+
+    return read
+
+
+def whole(of: Range) -> Callable[[str], float]:
+    return number(of, int)
 
 
 def _path(text: str) -> Path:

@@ -112,7 +112,7 @@ class Room(NamedTuple):
 
 
 def _halved(size: int) -> Iterator[int]:
-    while size:
+    while size > 0:
         yield size
         size //= 2
 

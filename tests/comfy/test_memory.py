@@ -2,11 +2,12 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
 from concept_loom.personalization.comfyui.gradient_checkpoint import checkpointed
-from concept_loom.personalization.comfyui.memory import Offload, Room, Way, room_for
+from concept_loom.personalization.comfyui.memory import Offload, Room, Way, _halved, room_for
 from concept_loom.personalization.comfyui.session import training_session
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.footprint import Footprint
@@ -67,6 +68,10 @@ def test_low_rank_layers_act_after_checkpointing_and_leave_nothing_behind() -> N
         assert not torch.equal(before, backbone.predict(x, sigma, [encoder.encode("a mug")]))
         network = backbone.network
     assert not any(module._forward_hooks or "forward" in module.__dict__ for module in network.modules())
+
+
+def test_no_pictures_per_step_are_halved_to_nothing() -> None:
+    assert [list(islice(_halved(size), 9)) for size in (5, 1, 0, -2)] == [[5, 2, 1], [1], [], []]
 
 
 def room(free: float, movable: float = 0.0) -> Room:

@@ -1,6 +1,7 @@
 """python -m personalization: what needs no ComfyUI."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -68,6 +69,27 @@ def test_shares_are_disjoint_and_whole():
     folders = [Path(name) for name in "abcde"]
     shares = [shared(folders, f"{number}/2") for number in range(2)]
     assert shares[0] + shares[1] == [Path(name) for name in "acebd"] and shared(folders, "") == folders
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "learn none --batch-size -2",
+        "learn none --batch-size 1.5",
+        "learn none --steps -5",
+        "learn none --steps many",
+        "learn none --learning-rate nan",
+        "learn none --learning-rate -0.001",
+        "learn none --devices 0",
+        "evaluate none none --seeds 0",
+        "evaluate none none --steps 0",
+    ],
+)
+def test_a_number_that_nothing_can_be_done_with_is_refused_at_once(given, capsys):
+    with pytest.raises(SystemExit):
+        main(given.split())
+    told = capsys.readouterr().err
+    assert re.search(rf"argument {given.split()[-2]}: '.*' was given; a .*number from .* is needed\. Give one", told)
 
 
 def pipeline(folder, scheduler=None, parts=("unet", "vae", "text_encoder")):
