@@ -96,15 +96,21 @@ def shared(folders: Sequence[Path], share: str) -> list[Path]:
 
 def _on_every_device(devices: int) -> int:
     """One process per device, each with its share of the folders; 1 where one of them failed or was killed."""
-    processes = []
-    for number in range(devices):
-        seen = {
-            name: visible_device(os.environ.get(name, ""), number)
-            for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
-        }
-        command = [sys.executable, "-m", __package__, *sys.argv[1:], "--share", f"{number}/{devices}"]
-        processes.append(subprocess.Popen(command, cwd=ROOT, env={**os.environ, **seen}))
-    return int(any([process.wait() for process in processes]))
+    environments, processes = [_only(number) for number in range(devices)], []
+    try:
+        for number, environment in enumerate(environments):
+            command = [sys.executable, "-m", __package__, *sys.argv[1:], "--share", f"{number}/{devices}"]
+            processes.append(subprocess.Popen(command, cwd=ROOT, env=environment))
+        return int(any([process.wait() for process in processes]))
+    finally:
+        for process in processes:
+            process.terminate()  # nothing where it has ended; what it was learning goes on from its snapshot
+
+
+def _only(number: int) -> dict[str, str]:
+    """The environment of a process that sees this one of the devices; ValueError where there are fewer."""
+    names = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+    return {**os.environ, **{name: visible_device(os.environ.get(name, ""), number) for name in names}}
 
 
 def visible_device(chosen: str, number: int) -> str:

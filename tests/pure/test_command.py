@@ -39,6 +39,41 @@ def test_more_devices_than_are_visible_are_refused():
         visible_device("2,3", 2)
 
 
+class Child(subprocess.Popen):
+    """Sleeps instead of learning, and Ctrl-C comes while it is waited for."""
+
+    def __init__(self, command, **options):
+        super().__init__([sys.executable, "-c", "import time; time.sleep(60)"], **options)
+        self.started.append(self)
+
+    def wait(self, timeout=None):
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def started(monkeypatch):
+    children = []
+    monkeypatch.setattr(Child, "started", children, raising=False)
+    monkeypatch.setattr(subprocess, "Popen", Child)
+    yield children
+    for child in children:
+        child.kill()
+
+
+def test_of_more_devices_than_are_visible_none_is_started(started, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(ValueError, match="more than the 1 devices"):
+        main(["learn", "pictures", "--devices", "2"])
+    assert not started
+
+
+def test_an_interrupt_ends_the_processes_of_all_devices(started, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        main(["learn", "pictures", "--devices", "2"])
+    assert len(started) == 2 and all(super(Child, child).wait(20) for child in started)
+
+
 def test_info_says_what_a_file_is(word, capsys):
     assert main(["info", str(word)]) == 0
     told = capsys.readouterr().out
