@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 
 from .checkpoint import load, read_info
@@ -197,6 +198,8 @@ def _path(text: str) -> Path:
 if __name__ == "__main__":
     from tools.refusal import Refusal
 
+    if isinstance(sys.stdout, TextIOWrapper):  # not every console has the letters of every name; stderr escapes them
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main(sys.argv[1:]))
     except (Refusal, ValueError, OSError, RuntimeError) as error:

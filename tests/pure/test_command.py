@@ -1,6 +1,7 @@
 """python -m personalization: what needs no ComfyUI."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -88,9 +89,14 @@ def test_an_embedding_is_exported_once_and_never_overwritten(word, capsys):
         main(["export", str(word), "embedding"])
 
 
-def run(*arguments):
+def run(*arguments, **environment):
     command = [sys.executable, "-m", "personalization", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def test_a_name_that_the_console_cannot_print_is_escaped(word):
+    done = run("info", word.rename(word.with_name("кружка.safetensors")), PYTHONIOENCODING="cp1252")
+    assert done.returncode == 0 and done.stdout.startswith(r"\u043a\u0440") and "<mug>" in done.stdout
 
 
 def test_what_cannot_be_exported_ends_with_one_sentence_and_no_file(tmp_path):
