@@ -15,6 +15,8 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
+from .text_file import read_text
+
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".tga"))
 SUFFIXES |= {".avif", ".psd", ".jp2", ".ppm"}
 HEIC = frozenset((".heic", ".heif"))
@@ -191,5 +193,9 @@ def _bytes(values: Tensor) -> Tensor:
 
 
 def _caption(path: Path) -> str:
+    """PictureError where there is one that cannot be read: without it other words would be learned."""
     beside = path.with_suffix(".txt")
-    return " ".join(beside.read_text("utf-8-sig", errors="replace").split()) if beside.is_file() else ""
+    try:
+        return " ".join(read_text(beside).split()) if beside.is_file() else ""
+    except ValueError as error:
+        raise PictureError(f"{path.name} was left out, as its caption is not known: {error}") from error

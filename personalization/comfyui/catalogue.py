@@ -18,6 +18,7 @@ from ..dataset import ConceptDataset, dataset_of
 from ..doctor import examine
 from ..library import file_name
 from ..pictures import files_of, read_pictures
+from ..text_file import read_text
 from ..wish import Wish
 from .canvas import Canvas
 from .lesson import teach
@@ -108,7 +109,7 @@ def _names(folders: Iterable[Path]) -> str:
 
 def _wish_for(folder: Path, wish: Wish) -> Wish:
     note = folder / CLASS_WORD
-    word = note.read_text(encoding="utf-8-sig").strip() if note.is_file() else wish.class_word
+    word = read_text(note).strip() if note.is_file() else wish.class_word
     return replace(wish, placeholder=wish.placeholder or file_name(folder.resolve().name), class_word=word)
 
 

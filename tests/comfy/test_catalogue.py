@@ -26,7 +26,7 @@ def catalogue(tmp_path_factory):
         (folder / name).mkdir(parents=True)
         for picture in sorted(EXAMPLE_PICTURES.glob("*.png"))[:3]:
             shutil.copy(picture, folder / name)
-    (folder / "c_bag" / "class_word.txt").write_text("bag\n")
+    (folder / "c_bag" / "class_word.txt").write_text("bag\n", encoding="utf-16")  # as editors of Windows may
     (folder / "broken").mkdir()
     (folder / "broken" / "picture.png").write_bytes(b"no picture")
     return folder

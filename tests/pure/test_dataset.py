@@ -85,10 +85,20 @@ def test_a_text_file_beside_a_picture_is_its_caption(tmp_path: Path) -> None:
     assert read_pictures(tmp_path)[0][0].caption == "a mug on a table"
 
 
-def test_a_caption_of_windows_does_not_begin_with_its_mark(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_caption_is_read_in_each_encoding_of_an_editor_and_without_its_mark(tmp_path: Path, encoding: str) -> None:
     saved(tmp_path, "mug.png", Image.fromarray(noise().numpy()))
-    (tmp_path / "mug.txt").write_text("a mug", "utf-8-sig")
-    assert read_pictures(tmp_path)[0][0].caption == "a mug"
+    (tmp_path / "mug.txt").write_text("un café", encoding)
+    assert read_pictures(tmp_path)[0][0].caption == "un café"
+
+
+def test_a_picture_whose_caption_is_in_another_encoding_is_left_out_and_told(tmp_path: Path) -> None:
+    for name in ("cup.png", "mug.png"):
+        saved(tmp_path, name, Image.fromarray(noise().numpy()))
+    (tmp_path / "mug.txt").write_text("un café", "cp1252")
+    (picture,), (told,) = read_pictures(tmp_path)
+    assert picture.name == "cup.png"
+    assert told.startswith("mug.png was left out") and "mug.txt" in told and "UTF-8 is needed. Save it" in told
 
 
 def test_bad_files_never_stop_the_rest_and_are_named(tmp_path: Path) -> None:
