@@ -103,10 +103,16 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def _is_heic(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return path.suffix.lower() in HEIC or file.read(12)[4:].startswith(HEIC_BRANDS)
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return path.suffix.lower() in HEIC or file.read(12)[4:].startswith(HEIC_BRANDS)
+    except OSError as error:
+        raise PictureError(
+            f"{path.name} cannot be read ({error.strerror or error}); a file that may be read is needed. "
+            "Allow reading it, or copy it here again."
+        ) from error
 
 
 def _heif_opens() -> bool:

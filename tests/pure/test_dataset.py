@@ -1,5 +1,6 @@
 """Pictures as people have them: reading, splitting, hashing, cropping, and the doctor's findings."""
 
+import errno
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,25 @@ def test_bad_files_never_stop_the_rest_and_are_named(tmp_path: Path) -> None:
     assert [sentence.split()[0] for sentence in unread] == bad
     assert "JPEG" in next(sentence for sentence in unread if "heic" in sentence)
     assert dataset_of(pictures, unread=unread).report()[-6:] == unread
+
+
+def test_files_that_may_not_be_read_never_stop_the_rest_and_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("good.png", "locked.png", "mug.png"):
+        saved(tmp_path, name, Image.fromarray(noise().numpy()))
+    (tmp_path / "mug.txt").write_text("a mug")
+    opened = Path.open
+
+    def refusing(path: Path, *args: Any, **options: Any) -> Any:  # root, as whom tests may run, is refused nothing
+        if path.name in ("locked.png", "mug.txt"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    (picture,), unread = read_pictures(tmp_path)
+    assert picture.name == "good.png" and [told.split()[0] for told in unread] == ["locked.png", "mug.png"]
+    assert all("Permission denied" in told for told in unread) and "mug.txt cannot be read" in unread[1]
 
 
 def test_a_heic_file_is_known_by_its_content_and_read_where_pillow_heif_is(
