@@ -20,7 +20,7 @@ EXAMPLE_PICTURES = Path(__file__).parent.parent / "example_workflows" / "picture
 
 
 class Given(NamedTuple):
-    """Pictures, and a sentence for each file that is none."""
+    """Pictures, and a sentence for each file or image that is none."""
 
     pictures: tuple[Picture, ...]
     unread: tuple[str, ...]
@@ -40,7 +40,8 @@ def given(folder: str, listed: str, wired: Wired) -> Given:
     unread = [nothing_in(folder)] if where and not inside else []
     files = [*inside, *listed_files(listed)]
     read, sentences = read_pictures(_with_progress(files))
-    return Given((*read, *_connected(wired)), (*unread, *sentences))
+    connected = _connected(wired)
+    return Given((*read, *connected.pictures), (*unread, *sentences, *connected.unread))
 
 
 def nothing_in(folder: str) -> str:
@@ -87,18 +88,28 @@ def _with_progress(files: Sequence[Path]) -> Iterator[Path]:
         bar.update(1)
 
 
-def _connected(wired: Wired) -> Iterator[Picture]:
-    images, masks = _frames(wired.images), _frames(wired.masks)
+def _connected(wired: Wired) -> Given:
+    images, masks = _frames(wired.images), _frames(map(_as_batch, wired.masks))
     if masks and len(masks) != len(images):
         raise ValueError(
             f"{len(masks)} masks came with {len(images)} images; one per image is needed. "
             "Connect as many masks as images, or none."
         )
+    pictures, unread = [], []
     for number, pixels in enumerate(images):
-        yield _picture(f"image {number + 1}", pixels, masks[number] if masks else None)
+        try:
+            pictures.append(_picture(f"image {number + 1}", pixels, masks[number] if masks else None))
+        except PictureError as error:
+            unread.append(str(error))
+    return Given(tuple(pictures), tuple(unread))
 
 
-def _frames(batches: Iterable[Tensor]) -> list[Tensor]:
+def _as_batch(mask: Tensor | None) -> Tensor | None:
+    """(n, h, w), also of the (h, w) and (n, 1, h, w) that other packs make."""
+    return None if mask is None else mask.reshape(-1, *mask.shape[-2:])
+
+
+def _frames(batches: Iterable[Tensor | None]) -> list[Tensor]:
     return [frame for batch in batches if batch is not None for frame in batch]
 
 

@@ -88,7 +88,10 @@ def picture_from(name: str, pixels: Tensor, mask: Tensor | None = None, caption:
         )
     pixels = _bytes(pixels)
     if pixels.shape[-1] == 4:
-        pixels, alpha = _over_white(pixels)
+        try:
+            pixels, alpha = _over_white(pixels)
+        except PictureError as error:
+            raise PictureError(f"{name} {error}") from None
         mask = alpha if mask is None else mask
     return Picture(name, pixels, None if mask is None else _bytes(mask), caption)
 

@@ -114,6 +114,24 @@ def test_the_fingerprint_follows_dropped_files_and_their_captions() -> None:
     assert all(one != other for one, other in zip(seen, seen[1:], strict=False))
 
 
+def test_a_transparent_frame_is_named_and_the_others_are_learned() -> None:
+    images = torch.rand(3, 16, 16, 4)
+    images[1, ..., 3] = 0
+    dataset, report, _ = made(images=[images])
+    assert names(dataset) == ["image 1", "image 3"] and "image 2 is completely transparent" in report
+    with pytest.raises(PictureError, match=r"No picture could be read.* image 1 is completely transparent"):
+        made(images=[images[1:2]])
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (1, 16, 24), (1, 1, 16, 24)])
+def test_a_mask_is_taken_in_every_shape_that_packs_give_it(shape: tuple[int, ...]) -> None:
+    mask = torch.zeros(16, 24)
+    mask[4:12, 6:18] = 1
+    dataset, *_ = made(images=[torch.rand(1, 16, 24, 3)], masks=[mask.reshape(shape)])
+    kept = dataset.pictures[0].mask
+    assert kept is not None and torch.equal(kept, (255 * mask).byte())
+
+
 def loaded_by_the_core(alpha: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     pixels = np.random.default_rng(0).integers(0, 255, (*alpha.shape, 3), dtype=np.uint8)
     path = painted("cut.png")
