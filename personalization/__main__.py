@@ -54,6 +54,8 @@ def learn(request: argparse.Namespace) -> int:
 
 
 def evaluate(request: argparse.Namespace) -> int:
+    if request.json:
+        _refuse_unwritable(request.json)
     from tools import host
 
     catalogue, trial = host.module("personalization.comfyui.catalogue"), host.module("personalization.comfyui.trial")
@@ -65,6 +67,15 @@ def evaluate(request: argparse.Namespace) -> int:
     if request.json:
         request.json.write_text(json.dumps(found.card.data(), indent=2), encoding="utf-8")
     return 0
+
+
+def _refuse_unwritable(file: Path) -> None:
+    """ValueError before anything is drawn."""
+    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ValueError(
+            f"No scores can be written to '{file}'; a file in a folder that is there and may be written to is needed. "
+            "Make its folder, or name another file with --json."
+        )
 
 
 def info(request: argparse.Namespace) -> int:

@@ -87,9 +87,11 @@ def dataset_in(folder: Path) -> ConceptDataset:
 
 
 def evaluated(canvas: Canvas, file: Path, folder: Path, vision: ClipVisionModel | None, effort: Effort) -> Tried:
-    """The concept of a file against the pictures of a folder."""
+    """The concept of a file against the pictures of a folder; the note names those that could not be read."""
+    dataset = dataset_in(folder)
     with torch.inference_mode(False):
-        return tried(canvas, as_recommended(load(file)), dataset_in(folder), vision, effort)
+        found = tried(canvas, as_recommended(load(file)), dataset, vision, effort)
+    return found._replace(note=" ".join(filter(None, (found.note, *dataset.unread))))
 
 
 def _hidden(folder: Path) -> bool:

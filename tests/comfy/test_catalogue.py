@@ -54,11 +54,13 @@ def test_the_same_command_again_learns_nothing_twice(catalogue, learned):
     assert len(list((catalogue.parent / "out").glob("*.safetensors"))) == 2
 
 
-def test_a_concept_is_evaluated_against_its_folder(catalogue, learned):
+def test_a_concept_is_evaluated_against_a_folder_and_what_could_not_be_read_is_told(catalogue, learned):
     scores = catalogue.parent / "scores.json"
     concept = catalogue.parent / "out" / "a_red_mug.safetensors"
-    done = run("evaluate", concept, catalogue / "a red mug", "--seeds", 1, "--steps", 2, "--json", scores)
-    assert done.returncode == 0 and "identity" in done.stdout
+    shutil.copytree(catalogue / "a red mug", catalogue.parent / "real")
+    (catalogue.parent / "real" / "half.png").write_bytes(b"no picture")
+    done = run("evaluate", concept, catalogue.parent / "real", "--seeds", 1, "--steps", 2, "--json", scores)
+    assert done.returncode == 0 and "identity" in done.stdout and "half.png is called a picture" in done.stdout
     assert json.loads(scores.read_text())
 
 

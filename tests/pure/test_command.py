@@ -133,6 +133,12 @@ def test_a_number_that_nothing_can_be_done_with_is_refused_at_once(given, capsys
     assert re.search(rf"argument {given.split()[-2]}: '.*' was given; a .*number from .* is needed\. Give one", told)
 
 
+@pytest.mark.parametrize("name", [".", "missing/scores.json"])
+def test_scores_that_could_not_be_written_are_refused_before_anything_is_loaded(tmp_path, name):
+    with pytest.raises(ValueError, match=r"No scores can be written to .* is needed\. Make its folder"):
+        main(["evaluate", str(tmp_path / "none"), str(tmp_path), "--json", str(tmp_path / name)])
+
+
 def pipeline(folder, scheduler=None, parts=("unet", "vae", "text_encoder")):
     """A diffusers folder's files without their contents."""
     for part in parts:
