@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..personalization.augment import TrainingLatents
 from ..personalization.comfyui.gradient_checkpoint import checkpointed
 from ..personalization.comfyui.memory import Offload, Room, Way, room_for
 from ..personalization.comfyui.session import Session, training_session
+from ..personalization.latents import TrainingLatents
 from ..personalization.learner import LearnTask, learn
 from ..personalization.methods import Beginning, task_of
 from ..personalization.recipe import recipe_for

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from ..personalization.asked import SUBJECT, WORD
-from ..personalization.augment import TrainingLatents
 from ..personalization.comfyui.canvas import Canvas, latents_of
 from ..personalization.comfyui.concept_clip import weave_clip
 from ..personalization.comfyui.patch import weave_model
@@ -30,6 +29,7 @@ from ..personalization.concept import Concept
 from ..personalization.crops import cut_out
 from ..personalization.dataset import ConceptDataset, dataset_of
 from ..personalization.evaluation import held_out_losses, held_out_of
+from ..personalization.latents import TrainingLatents
 from ..personalization.learned import Event, Preview
 from ..personalization.learner import learn
 from ..personalization.methods import Beginning, task_of

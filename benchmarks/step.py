@@ -27,11 +27,11 @@ import torch
 from comfy.cli_args import args
 from torch import Tensor
 
-from ..personalization.augment import TrainingLatents
 from ..personalization.comfyui.canvas import SIDES
 from ..personalization.comfyui.memory import Way, room_for
 from ..personalization.comfyui.session import Session, training_session
 from ..personalization.comfyui.small_attention import small_attention
+from ..personalization.latents import TrainingLatents
 from ..personalization.learned import Event, Step
 from ..personalization.learner import LearnTask, learn
 from ..personalization.methods import Beginning, task_of

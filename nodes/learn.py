@@ -177,7 +177,7 @@ def _overrides() -> list[io.Input]:
             max=LEARNING_RATE.most,
             step=LEARNING_RATE.step,
             tooltip="0: the method's own. Higher learns faster; too high ends in noise, and is then stopped with a "
-            "message.",
+            "message. Of several stages it is the first one's; the others keep their ratio.",
             advanced=True,
         ),
         whole(

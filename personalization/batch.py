@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from .augment import TrainingLatents
 from .composition import Composition, spelled
 from .denoiser import Context, PromptEncoder
+from .latents import TrainingLatents
 from .recipe import Recipe
 
 

@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .augment import TrainingLatents
 from .buckets import bucket
 from .dataset import ConceptDataset, View, view
+from .latents import TrainingLatents
 from .pictures import Picture
 
 SHEET = 1536  # pixels at most across

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .augment import TrainingLatents, of_one_shape
 from .composition import Composition
 from .denoiser import Context, Denoiser
+from .latents import TrainingLatents, of_one_shape
 from .objectives import denoising_loss, soft_mask
 from .recipe import Recipe
 

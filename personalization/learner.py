@@ -13,12 +13,12 @@ import torch
 from torch import Generator, Tensor
 
 from .attractor import attractors, with_attractors
-from .augment import TrainingLatents
 from .batch import Batch, Prompts, draw, training_texts
 from .composition import PlacedConcept
 from .concept import Concept
 from .denoiser import Denoiser, PromptEncoder
 from .evaluation import held_out_losses, held_out_of
+from .latents import TrainingLatents
 from .learned import Event, Held, Learned, LearningDiverged, Preview, Started, Step, ended_early, told
 from .learning_state import Kept, LearningState, copies, fresh_optimizer, starting_state
 from .prior import Prior

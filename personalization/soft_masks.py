@@ -15,10 +15,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
-from .augment import TrainingLatents
 from .composition import PlacedConcept
 from .concept import Concept, ConceptInfo
 from .denoiser import Context, Denoiser, Observation, Observer, PromptEncoder
+from .latents import TrainingLatents
 from .prior import PROMPT
 from .sites import Site, grid_of
 

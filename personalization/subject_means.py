@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .augment import TrainingLatents
 from .denoiser import Context, Denoiser, Observation, Observer
+from .latents import TrainingLatents
 from .sites import Site, grid_of
 
 PERCENTS = (0.3, 0.5, 0.7)  # of sampling: noise levels at which the subject is neither gone nor finished

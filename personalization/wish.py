@@ -15,6 +15,7 @@ BUDGETS = {"fast": 1.0, "balanced": 2.0, "thorough": 4.0}  # of the recipe's ste
 class Wish:
     """What a designer asks for. 0 in `steps`, `learning_rate` and `batch_size` leaves them to the recipe.
 
+    The rate is that of the first stage which is learned; the others keep their ratio to it.
     Three switch a term off that the method has: the paper's DPP, CASR, and L_reg.
     """
 
@@ -42,12 +43,13 @@ def recipe_of(wish: Wish, family: str, pictures: int, masked: bool = False) -> R
     """
     recipe = recipe_for(chosen(wish.method, wish.role, pictures), family, wish.role)
     recipe = replace(recipe, steps=wish.steps or round(BUDGETS[wish.budget] * recipe.steps))
-    if wish.learning_rate:
-        scale = wish.learning_rate / recipe.stages[0].learning_rate
+    subject, rate = wish.role != "style", wish.learning_rate
+    reach = 0 if rate else recipe.reach  # who gives a rate gets that rate
+    recipe = with_settings(replace(recipe, attractor=wish.attractor and subject, reach=reach), wish.settings)
+    if rate:
+        scale = rate / recipe.stages[0].learning_rate
         stages = tuple(replace(stage, learning_rate=scale * stage.learning_rate) for stage in recipe.stages)
-        recipe = replace(recipe, stages=stages, reach=0)  # who gives a rate gets that rate
-    subject = wish.role != "style"
-    recipe = with_settings(replace(recipe, attractor=wish.attractor and subject), wish.settings)
+        recipe = replace(recipe, stages=stages)
     if not wish.attention_regulariser:
         recipe = replace(recipe, stages=tuple(replace(stage, w_mean=0.0, w_var=0.0) for stage in recipe.stages))
     return replace(

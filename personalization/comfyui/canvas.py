@@ -15,9 +15,9 @@ import comfy.sd
 import torch
 from torch import Tensor
 
-from ..augment import TrainingLatents, training_latents
 from ..concept import Base
 from ..dataset import ConceptDataset
+from ..latents import TrainingLatents, training_latents
 from ..recipe import Recipe
 from .encoders import encoders_of
 from .family import base_of, packed_as, prediction_of

@@ -14,16 +14,17 @@ import comfy.model_management as host
 import torch
 from torch import Tensor
 
-from ..augment import TrainingLatents
 from ..checkpoint import save
 from ..concept import Base, Concept, word_of
 from ..contact_sheet import masks_sheet
 from ..dataset import ConceptDataset
 from ..doctor import examine
+from ..latents import TrainingLatents
 from ..learned import Event, Learned, LearningDiverged, Planned
 from ..learner import LearnTask, learn
 from ..library import file_name, free_path, learned_before
 from ..methods import AUTO, Beginning, task_of
+from ..methods.layerwise import refuse_unmatched
 from ..recipe import Recipe, sourced
 from ..thumbnail import jpeg_of, picture_from
 from ..unfinished import Unfinished
@@ -80,6 +81,8 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         base, wish = canvas.base(), replace(wish, placeholder=word_of(wish.placeholder))
         masked = any(picture.mask is not None for picture in dataset.pictures)
         recipe = recipe_of(wish, base.family, len(dataset.pictures), masked)
+        if "sites=" in wish.settings:
+            refuse_unmatched(base, recipe.sites)
         words = (wish.class_word.strip(), wish.role)
         key = learning_key(canvas, dataset, recipe, words, wish.seed)
         found = learned_before(key, folders)
@@ -96,7 +99,8 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         save(concept, path)
         if learned.finished:
             unfinished.forget()
-        told = (*_happened(learned), _method(recipe.method, wish, base), room, *_findings(dataset, base))
+        method = _method(recipe.method, wish, base), *_captions_left(recipe, dataset)
+        told = (*_happened(learned), *method, room, *_findings(dataset, base))
         picture = picture_from(concept.thumbnail)
         return Lesson(concept, wish.placeholder, picture, path, told, learned.finished, masked)
 
@@ -211,6 +215,14 @@ def _happened(learned: Learned) -> Iterator[str]:
 def _method(method: str, wish: Wish, base: Base) -> str:
     taken = ", which auto took" if wish.method == AUTO else ""
     return f"Method: {method}{taken}{'' if sourced(method, base.family).measured else _UNMEASURED.format(base.family)}."
+
+
+def _captions_left(recipe: Recipe, dataset: ConceptDataset) -> Iterator[str]:
+    if not recipe.captions and any(picture.caption for picture in dataset.pictures):
+        yield (
+            f"{recipe.method} learns under one prompt: the pictures' captions were not read. quick, layerwise, nested "
+            "and textual inversion read them."
+        )
 
 
 def _remembered(concept: Concept, path: Path, wish: Wish, base: Base) -> Lesson:

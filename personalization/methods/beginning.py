@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..augment import TrainingLatents
 from ..concept import Base, Concept, ConceptInfo, noun_of, refuse_unknown_role
 from ..denoiser import Denoiser, PromptEncoder
+from ..latents import TrainingLatents
 from ..recipe import Recipe
 
 

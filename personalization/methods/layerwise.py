@@ -73,9 +73,15 @@ def chosen_sites(base: Base, keys: tuple[str, ...]) -> tuple[Site, ...]:
     """The base's sites named by `keys`, in which `*` stands for anything; all of them where there are none."""
     known = {shape.site.key: shape.site for shape in base.sites}
     chosen = tuple(site for key, site in known.items() if not keys or any(fnmatchcase(key, one) for one in keys))
-    unknown = [key for key in keys if "*" not in key and key not in known]
-    if unknown or not chosen:
-        raise ValueError(
-            f"The recipe names the sites {', '.join(unknown or keys)}; {base.family} has {', '.join(known)}. Name some."
-        )
+    refuse_unmatched(base, tuple(key for key in keys if not chosen or "*" not in key))
     return chosen
+
+
+def refuse_unmatched(base: Base, keys: tuple[str, ...]) -> None:
+    """ValueError for those that name no site; smaller models of a family may lack what a recipe's `*` stands for."""
+    known = [shape.site.key for shape in base.sites]
+    unmatched = [key for key in keys if not any(fnmatchcase(own, key) for own in known)]
+    if unmatched:
+        raise ValueError(
+            f"Among the sites are {', '.join(unmatched)}; {base.family} has {', '.join(known)}. Name some of these."
+        )

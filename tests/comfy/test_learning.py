@@ -8,11 +8,11 @@ import pytest
 import torch
 from concept_loom.personalization import training_pass
 from concept_loom.personalization.attractor import Contrast, attractors, with_attractor, with_attractors
-from concept_loom.personalization.augment import TrainingLatents
 from concept_loom.personalization.calibration import Calibration
 from concept_loom.personalization.comfyui.session import Session, training_session
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.concept import Concept
+from concept_loom.personalization.latents import TrainingLatents
 from concept_loom.personalization.learned import Event, Learned, Preview, Step
 from concept_loom.personalization.learner import LearnTask, learn
 from concept_loom.personalization.methods import Beginning, task_of

@@ -508,6 +508,20 @@ def test_the_file_of_any_word_stays_in_its_folder(tmp_path, word: str, name: str
     assert free_path(tmp_path, file_name(word)) == tmp_path / f"{name}.safetensors"
 
 
+def test_captions_that_the_method_does_not_read_are_told(canvas, pictures, tmp_path) -> None:
+    told = dataset_of([replace(picture, caption="a cup") for picture in pictures.pictures], 1)
+    staged = replace(WISH, method="staged fast")
+    for wish, captioned, said in ((staged, told, True), (staged, pictures, False), (WISH, told, False)):
+        lesson, _ = taught(canvas, captioned, tmp_path, wish)
+        assert ("captions were not read" in " ".join(lesson.sentences)) == said
+
+
+@pytest.mark.parametrize("sites", ["sites=outptu.4.*", "sites=middle.*|outptu.4.*"])
+def test_a_name_that_is_no_sites_is_refused_before_anything_is_learned(canvas, pictures, tmp_path, sites: str) -> None:
+    with pytest.raises(ValueError, match=r"Among the sites are outptu\.4\.\*; Playground has .*Name some of these"):
+        taught(canvas, pictures, tmp_path, replace(WISH, settings=sites))
+
+
 def test_soft_masks_are_shown_where_they_were_made_and_learn_something_else(canvas, pictures, tmp_path) -> None:
     plain, _ = taught(canvas, pictures, tmp_path)
     soft, _ = taught(canvas, pictures, tmp_path, replace(WISH, soft_masks=True))

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from concept_loom.personalization.augment import TrainingLatents, training_latents
 from concept_loom.personalization.batch import draw
 from concept_loom.personalization.buckets import LONGEST, STEP, bucket
 from concept_loom.personalization.dataset import dataset_of, fitting_box
 from concept_loom.personalization.evaluation import PERCENTS, held_out_losses, held_out_of
+from concept_loom.personalization.latents import TrainingLatents, training_latents
 from concept_loom.personalization.learner import rehearsals
 from concept_loom.personalization.pictures import picture_from
 from concept_loom.personalization.recipe import Recipe, Stage
 
-from .test_augment import encode
+from .test_latents import encode
 from .test_learner import task
 from .toy import ToyDenoiser, ToyPromptEncoder, toy_latents
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from concept_loom.personalization.augment import training_latents
 from concept_loom.personalization.buckets import bucket
 from concept_loom.personalization.contact_sheet import HELD_OUT, SHEET, contact_sheet, masks_sheet
 from concept_loom.personalization.dataset import dataset_of, view
+from concept_loom.personalization.latents import training_latents
 from concept_loom.personalization.pictures import Picture, picture_from
 
 

@@ -24,6 +24,15 @@ def test_a_given_learning_rate_holds_however_long_the_run() -> None:
     assert given.pace(0, 5000) == 1.0
 
 
+def test_a_given_learning_rate_is_that_of_the_first_stage_that_is_learned() -> None:
+    own = recipe_of(replace(WISH, method="staged fast"), "SDXL", 5)
+    for kept, first in (("", 0), ("stages=2|3", 1), ("stages=3", 2)):
+        given = recipe_of(replace(WISH, method="staged fast", learning_rate=1e-4, settings=kept), "SDXL", 5)
+        assert given.stages[0].learning_rate == pytest.approx(1e-4)
+        ratio = own.stages[-1].learning_rate / own.stages[first].learning_rate
+        assert given.stages[-1].learning_rate == pytest.approx(1e-4 * ratio)
+
+
 @pytest.mark.parametrize(("role", "wanted"), [("subject", True), ("both", True), ("style", False)])
 def test_what_parts_subject_and_surroundings_is_not_for_styles(role: str, wanted: bool) -> None:
     recipe = recipe_of(replace(WISH, role=role, attractor=True, soft_masks=True), "Playground", 5)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from concept_loom.personalization.augment import TrainingLatents
 from concept_loom.personalization.composition import Composition, PlacedConcept
 from concept_loom.personalization.concept import Base
 from concept_loom.personalization.denoiser import Context, Observation, Observer, Slots
+from concept_loom.personalization.latents import TrainingLatents
 from concept_loom.personalization.parts.context_rows import ContextRows, lerp_rows
 from concept_loom.personalization.prompt import SLOT, occurrences
 from concept_loom.personalization.sites import Site, SiteShape

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from concept_loom.personalization.augment import training_latents
 from concept_loom.personalization.dataset import dataset_of
+from concept_loom.personalization.latents import training_latents
 from concept_loom.personalization.pictures import Picture, PictureError, picture_from
 from torch import Tensor
 
