@@ -23,6 +23,7 @@ class Teller:
         TELLERS[node] = self
 
     def __call__(self, reports: tuple[Report, ...]) -> None:
+        TELLERS[self.node] = self  # a composition that comes from the cache was made before the latest one
         context = get_executing_context()  # none in a thread of another pack
         prompt, sampler = (context.prompt_id, context.node_id) if context else ("", "")
         self._heard = {one for one in self._heard if one[0] == prompt} | {(prompt, sampler)}

@@ -66,7 +66,13 @@ def has(package: str) -> bool:
 
 def _is_ready() -> bool:
     requirements = comfyui.find() / "requirements.txt"
-    return PYTHON.exists() and requirements.exists() and _read(STAMP) == _wanted()
+    return _is_of_this_python() and requirements.exists() and _read(STAMP) == _wanted()
+
+
+def _is_of_this_python() -> bool:
+    """After an upgrade of Python its packages are not found, or its interpreter is gone."""
+    made_by = re.search(r"^version = (\d+)\.(\d+)", _read(ENV / "pyvenv.cfg"), re.M)
+    return PYTHON.exists() and made_by is not None and tuple(map(int, made_by.groups())) == sys.version_info[:2]
 
 
 def _wanted() -> str:
@@ -112,7 +118,7 @@ def _take(steps: list[Step]) -> None:
 
 def _steps() -> list[Step]:
     # Without a stamp an environment was cut short: it is made anew. With another stamp it is brought up to date.
-    make = [] if STAMP.exists() else [Step("virtual environment", _make)]
+    make = [] if STAMP.exists() and _is_of_this_python() else [Step("virtual environment", _make)]
     fetch = [] if comfyui.is_comfyui(comfyui.find()) else [Step(f"ComfyUI {comfyui.VERSION}", _fetch)]
     return [
         *make,
@@ -164,7 +170,7 @@ def _pip(*arguments: str) -> None:
         log.flush()
         failed = subprocess.call(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     if failed:
-        raise Refusal(_reason(_read(LOG)))
+        raise Refusal(_reason(LOG.read_text(encoding="utf-8", errors="replace")))  # pip has the system's own encoding
 
 
 def _discard() -> None:

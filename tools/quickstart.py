@@ -46,7 +46,8 @@ class Quickstart:
     def models(self) -> dict[str, Path]:
         """The folders of the user's own model files, by ComfyUI's name for their kind."""
         files = {"checkpoints": self.checkpoint, "clip_vision": self.clip_vision}
-        return {kind: file.resolve().parent for kind, file in files.items() if file}
+        # Of a link, not of what it points to: that has another name than the prompt asks for.
+        return {kind: file.absolute().parent for kind, file in files.items() if file}
 
     @property
     def templates(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import logging
 
 from concept_loom.nodes import wiring
-from concept_loom.nodes.reports import Teller
+from concept_loom.nodes.reports import TELLERS, Teller
 
 
 def test_no_error_leaves_the_hosts_progress(monkeypatch, caplog) -> None:
@@ -21,3 +21,11 @@ def test_no_error_leaves_the_hosts_progress(monkeypatch, caplog) -> None:
     assert teller.node == "7"
     (record,) = caplog.records
     assert "node 3" in record.getMessage() and record.exc_info
+
+
+def test_a_composition_that_comes_from_the_cache_is_the_one_that_counts_again() -> None:
+    """With ComfyUI's larger caches the MODEL of an earlier strength draws, though a later one was composed since."""
+    earlier, later = Teller("8", ()), Teller("8", ())
+    assert TELLERS["8"] is later
+    earlier(())
+    assert TELLERS["8"] is earlier and earlier.heard_of("", "")

@@ -158,6 +158,23 @@ def test_a_disk_that_fills_while_unpacking_leaves_nothing_half_made(loom, monkey
     assert {file.name for file in loom.iterdir()} == {"index", *(["env"] if was_complete else [])}
 
 
+@pytest.mark.parametrize(("made_by", "there", "anew"), [("{}", True, False), ("3.9", True, True), ("{}", False, True)])
+def test_after_an_upgrade_of_python_the_environment_is_made_anew(loom, monkeypatch, made_by, there, anew):
+    environment.ENV.mkdir()
+    environment.STAMP.write_text("an earlier set-up")
+    version = made_by.format(".".join(map(str, sys.version_info[:2])))
+    (environment.ENV / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = {version}.7\n")
+    monkeypatch.setattr(environment, "PYTHON", Path(sys.executable) if there else loom / "gone")
+    assert (environment._steps()[0].title == "virtual environment") == anew
+
+
+def test_pips_log_may_be_in_the_systems_own_encoding(loom, monkeypatch):
+    environment.LOG.write_bytes("c:\\users\\m\u00fcller\n".encode("cp1252"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(Refusal, match="pip stopped with"):
+        environment._pip("install", "a-package-that-nobody-has")
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -222,6 +239,17 @@ def test_a_ring_that_cannot_run_is_said_to_be_left_out(monkeypatch, capsys):
     monkeypatch.setattr(environment, "has", lambda package: package != "playwright")
     assert not commands.test(Namespace(), [])
     assert "Playwright" in capsys.readouterr().out
+
+
+def test_the_folder_of_a_linked_model_is_where_the_link_lies(tmp_path):
+    """In caches a link has the model's name, and the file that it points to another."""
+    link = tmp_path / "snapshots" / "model.safetensors"
+    link.parent.mkdir()
+    (tmp_path / "blob").touch()
+    link.symlink_to(tmp_path / "blob")
+    wanted = quickstart.Quickstart(None, None, None, link, link)
+    assert wanted.models() == {"checkpoints": link.parent, "clip_vision": link.parent}
+
 
 
 def test_the_demo_shows_pictures_of_every_kind_that_the_pack_reads(tmp_path):
