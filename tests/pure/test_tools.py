@@ -251,7 +251,6 @@ def test_the_folder_of_a_linked_model_is_where_the_link_lies(tmp_path):
     assert wanted.models() == {"checkpoints": link.parent, "clip_vision": link.parent}
 
 
-
 def test_the_demo_shows_pictures_of_every_kind_that_the_pack_reads(tmp_path):
     for name in ("a.bmp", "b.TIF", "c.gif"):
         Image.new("RGB", (9, 9), (200, 30, 40)).save(tmp_path / name)
