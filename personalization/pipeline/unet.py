@@ -134,7 +134,8 @@ class PipelineBlock(LowRankBlock):
     """A transformer block whose low-rank layers act beside the weights; merged ones in every sample."""
 
     def __init__(self, shape: SiteShape, block: nn.Module, now: Now) -> None:
-        if any(getattr(one, "fused_projections", False) for one in block.modules()):
+        processors = [one.processor for one in block.modules() if isinstance(one, Attention)]
+        if any(type(getattr(one, "plain", one)).__name__.startswith("Fused") for one in processors):
             raise ValueError(
                 "The pipeline's attention computes queries, keys and values in one (fuse_qkv_projections); low-rank "
                 "layers need them apart. Call pipe.unfuse_qkv_projections() before."

@@ -403,6 +403,7 @@ def test_layers_of_one_matrix_for_three_are_refused_for_low_rank(woven):
         own.unfuse_qkv_projections(vae=False)
     kinds = {type(one).__name__ for one in own.unet.attn_processors.values()}
     assert "SiteProcessor" not in kinds and "encode_prompt" not in own.__dict__
+    woven("SD 1.5", PlacedConcept(tiny.low_rank(tiny.concept())))  # as the sentence advises
 
 
 def test_an_embedding_of_several_vectors_before_the_word_does_not_shift_its_rows(woven):
