@@ -18,6 +18,7 @@ class Run:
     acted: dict[str, set[Site]] = field(default_factory=dict)
     merged: Mapping[str, set[Site]] = field(default_factory=dict)  # sites whose weights hold a word's low-rank layers
     placeless: dict[str, set[Site]] = field(default_factory=dict)  # sites whose attention another pack owns
+    jumbled: set[str] = field(default_factory=set)  # words that another pack's batches left without samples to act in
     known: set[str] = field(default_factory=set)  # words whose concepts a CLIP that was heard knows too
     strangers: set[str] = field(default_factory=set)  # ... words that such a CLIP has for other concepts
     written: set[str] = field(default_factory=set)  # words that stand in a conditioning that arrived
@@ -45,9 +46,7 @@ class Report:
     word: str
     acted: int
     sites: int
-    cause: (
-        str  # "" when spoken and acting; else "clip", "model", "versions", "word", "rows", "strength", "window", "site"
-    )
+    cause: str  # "" when spoken and acting; else a key of _WHY
     sentence: str
 
     @property
@@ -82,7 +81,9 @@ def _cause(placed: PlacedConcept, run: Run) -> str:
         return ""
     if word not in run.written:
         return _unwritten(word, run)
-    return "window" if placed.concept.parts and not run.steps_inside.get(word, 1) else "site"
+    if placed.concept.parts and not run.steps_inside.get(word, 1):
+        return "window"
+    return "batch" if word in run.jumbled else "site"
 
 
 def _unwritten(word: str, run: Run) -> str:
@@ -136,5 +137,7 @@ _WHY = {
     "Connect the prompt without it.",
     "strength": "{word} {failed}: its strength is 0, so the prompt holds its class word. Raise the strength.",
     "window": "{word} {failed}: no step of this sampling lies between its start and end. Widen the window.",
+    "batch": "{word} {failed}: another pack gave the model a batch that is no multiple of the sampler's, and which "
+    "samples are its own cannot be told. Remove that pack's node.",
     "site": "{word} {failed}: its sites never ran with its patch; another pack replaces them. Remove that patch.",
 }

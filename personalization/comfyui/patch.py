@@ -63,6 +63,7 @@ class Loom:
     windows: Mapping[str, Window] | None = None  # ... and then known: the host waits for the device to compute a sigma
     hearing: Hearing | None = None  # ... which reads every conditioning once
     heard: Mapping[tuple[int, object], Heard] = field(default_factory=dict)  # (list index, uuid) -> conditioning
+    batch: int = 1  # ... and its samples
     plan: Plan | None = None  # while a model call runs
     attention: SiteAttention | None = None  # ... in which rows alone are not enough
     merged: frozenset[str] = frozenset()  # words whose low-rank layers are in the weights
@@ -216,7 +217,8 @@ def read_conditionings(executor: WrapperExecutor, model: object, conds: list, x:
     loom: Loom | None = options.get("transformer_options", {}).get(KEY)
     if loom is not None:
         hearing = loom.hearing or loom.listening(Run())
-        loom = replace(loom, heard=hearing.heard_in(conds, x, _frames_of(options["transformer_options"])))
+        heard = hearing.heard_in(conds, x, _frames_of(options["transformer_options"]))
+        loom = replace(loom, heard=heard, batch=len(x))
         options = {**options, "transformer_options": {**options["transformer_options"], KEY: loom}}
     return executor(model, conds, x, t, options)
 
@@ -283,10 +285,15 @@ WRAPPERS = {
 
 
 def _chunks(loom: Loom, options: Options, samples: int) -> tuple[Chunk, ...]:
+    """Packs that draw in tiles join whole batches, tile by tile, and hand on the host's layout of one of them."""
     keys = list(zip(options["cond_or_uncond"], options["uuids"], strict=True))
-    size = samples // len(keys)
-    found = ((number * size, loom.heard.get(key)) for number, key in enumerate(keys))
-    return tuple(chunk for start, heard in found if heard for chunk in _chunks_of(heard, start, size))
+    whole = loom.batch * len(keys)
+    if samples % whole:
+        if loom.run:
+            loom.run.jumbled |= {slots.word for one in loom.heard.values() for frame in one.frames for slots in frame}
+        return ()
+    found = ((number * loom.batch, loom.heard.get(key)) for number, key in enumerate(keys * (samples // whole)))
+    return tuple(chunk for start, heard in found if heard for chunk in _chunks_of(heard, start, loom.batch))
 
 
 def _chunks_of(heard: Heard, start: int, size: int) -> Iterator[Chunk]:

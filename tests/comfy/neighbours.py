@@ -230,6 +230,11 @@ MODEL = (
     Neighbour("Another pack's attn1 patch that appends tokens, as reference-only", packs.reference),
     Neighbour("Another pack's attention override", packs.override),
     Neighbour("Another pack's model function wrapper", packs.function_wrapper),
+    Neighbour(
+        "Another pack that draws in tiles, as TiledDiffusion",
+        packs.tiled,
+        note="Every tile counts as the whole picture: a region is then one of each tile.",
+    ),
 )
 
 

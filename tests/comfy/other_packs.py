@@ -137,6 +137,27 @@ def function_wrapper(model):
     return clone
 
 
+def tiled(model, at_once: int = 2):
+    """As TiledDiffusion: tiles of the whole batch in one batch, tile after tile, and the host's lists as they were."""
+
+    def wrapper(apply, given):
+        x, t, c = given["input"], given["timestep"], given["c"]
+
+        def drawn(tiles: tuple[Tensor, ...]) -> Tensor:
+            def of_all(one):
+                return torch.cat([one] * len(tiles)) if isinstance(one, Tensor) and len(one) == len(x) else one
+
+            return apply(torch.cat(tiles), of_all(t), **{name: of_all(one) for name, one in c.items()})
+
+        tiles = x.chunk(2, -1)
+        groups = [tiles[start : start + at_once] for start in range(0, len(tiles), at_once)]
+        return torch.cat([part for group in groups for part in drawn(group).chunk(len(group))], -1)
+
+    clone = model.clone()
+    clone.set_model_unet_function_wrapper(wrapper)
+    return clone
+
+
 def controlnet() -> ControlNetPatcher:
     config = {
         "image_size": 32,

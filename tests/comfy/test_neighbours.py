@@ -13,7 +13,7 @@ from tools import compatibility
 
 from . import neighbours, tiny
 from .neighbours import EVERY, PARTS, SITES, Neighbour, compiled, ksampler, sampled
-from .other_packs import parting, write_files
+from .other_packs import parting, tiled, write_files
 from .test_prompt_to_picture import differ, encode, mug, sample
 
 KINDS = {"hat": ImageTokens, "cup": NestedValues, "bag": LatentInstruction}
@@ -158,6 +158,32 @@ def test_a_patch_that_parts_keys_and_values_gets_the_concept_in_both():
     keys, values = seen[0]
     assert torch.allclose(keys[0, 2], attention.get_submodule("to_k")(row), atol=1e-4)
     assert torch.allclose(values[0, 2], attention.get_submodule("to_v")(row), atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("text", ["blurry", "a <hat>"])
+def test_tiles_side_by_side_in_a_batch_keep_their_words(text, batch):
+    """They draw what they draw one by one, also where the words of the negative are others than the positive's."""
+    model = weave_model(tiny.model(), ALL)
+    positive, negative = said("a <mug>, a <cup> and a <shoe>"), said(text)
+    together, apart = (sample(tiled(model, at_once), positive, negative, batch=batch) for at_once in (2, 1))
+    assert differ(together, apart) < 1e-3
+
+
+def test_a_batch_that_is_no_multiple_of_the_samplers_is_reported_and_not_acted_on():
+    model, told = tiny.model().clone(), []
+
+    def wrapper(apply, given):
+        more = {name: torch.cat([one, one[:1]]) for name, one in given["c"].items() if isinstance(one, torch.Tensor)}
+        x, t = (torch.cat([one, one[:1]]) for one in (given["input"], given["timestep"]))
+        return apply(x, t, **{**given["c"], **more})[:-1]
+
+    model.set_model_unet_function_wrapper(wrapper)
+    concepts = (placed("mug"), placed("shoe"))
+    words = said("a <mug> and a <shoe>"), said("blurry")
+    drawn = sample(weave_model(model, concepts, told.append), *words, steps=1)
+    assert torch.equal(drawn, sample(model, *words, steps=1))
+    assert [(one.acted, one.cause) for one in told[0]] == [(0, "batch"), (0, "batch")]
 
 
 @pytest.mark.parametrize("region", [None, torch.ones(8, 8)])

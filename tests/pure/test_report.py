@@ -31,6 +31,7 @@ def report(placed=MUG, **run):
         ("strength", {"known": {"mug"}, "aside": Aside(silent=frozenset({"mug"}))}),
         ("window", {**HERE, "steps_inside": {"mug": 0}}),
         ("window", {**HERE, "steps_inside": {"mug": 0}, "acted": {"mug": set(SITES)}}),
+        ("batch", {**HERE, "jumbled": {"mug"}}),
         ("site", {**HERE, "placeless": {"mug": set(SITES)}}),
         ("model", {"unwired": "KSampler (14)", "known": {"mug"}, "spoken": frozenset({"mug"})}),
         ("word", {"unwired": "KSampler (14)", "known": {"mug"}}),
