@@ -53,9 +53,9 @@ class Hearing:
         `frames` has the numbers of those in `x`, where the host samples an animation some at a time.
         """
         heard = {}
-        for index, cond in _each(conds):
-            arrived = cond["cross_attn"]
-            slots = self._slots_of(cond, arrived, frames)
+        for index, cond, source in _each(conds):
+            arrived = source["cross_attn"]
+            slots = self._slots_of(source, arrived, frames)
             heard[index, cond["uuid"]] = Heard(slots, arrived.shape[1], _box(cond.get("area"), x))
         return heard
 
@@ -142,13 +142,27 @@ def intact(slots: Slots, made: Tensor | None, arrived: Tensor) -> bool:
     return torch.equal(arrived[:1, rows].to(made), made[:1, rows])
 
 
-def _each(conds: list[list[dict] | None]) -> Iterator[tuple[int, dict]]:
-    """Conditionings that run with their own text: area fill copies one dictionary around another's model_conds."""
+def _each(conds: list[list[dict] | None]) -> Iterator[tuple[int, dict, dict]]:
+    """(list index, conditioning, whose text it runs with), where there is a text.
+
+    Nearly always its own. But where one list has areas that another lacks, the host fills them: with copies of the
+    other's dictionaries around `model_conds` of this list.
+    """
     for index, each in enumerate(conds):
-        for cond in each or ():
-            used = cond["model_conds"].get("c_crossattn")
-            if cond.get("cross_attn") is not None and used is not None and same(used.cond, cond["cross_attn"]):
-                yield index, cond
+        texts = [cond for cond in each or () if cond.get("cross_attn") is not None]
+        for cond in texts:
+            if source := _source(cond, texts):
+                yield index, cond, source
+
+
+def _source(cond: dict, texts: Sequence[dict]) -> dict | None:
+    used = cond["model_conds"].get("c_crossattn")
+    if used is None:
+        return None
+    own_first = (cond, *texts)
+    very = (one for one in own_first if one["cross_attn"] is used.cond)  # two prompts may be encoded alike
+    alike = (one for one in own_first if same(one["cross_attn"], used.cond))  # windows cut each of the two anew
+    return next(very, None) or next(alike, None)
 
 
 def same(one: Tensor, other: Tensor) -> bool:

@@ -203,6 +203,20 @@ def test_area_fill_does_not_carry_the_word_into_the_negative():
     assert canvas.report().acted == 7
 
 
+@pytest.mark.parametrize("side", ["negative", "positive"])
+@pytest.mark.parametrize("other", ["a tree", "a mug"])
+def test_area_fill_keeps_the_words_of_the_prompt_that_it_repeats(side, other):
+    """Where one side has areas, the host runs the other's whole prompt in each of them too."""
+    concept = tiny.concept("mug", "mug", phrase="[V]", trained=False)  # "a <mug>" is encoded as "a mug"
+    canvas = Canvas(PlacedConcept(concept))
+    whole, top, bottom = (encode(canvas.clip, text) for text in ("a <mug>", other, "a house"))
+    halves = area(top, 8, 16, 0, 0) + area(bottom, 8, 16, 8, 0)
+    spelt_out = whole + area(whole, 8, 16, 0, 0) + area(whole, 8, 16, 8, 0)
+    pairs = [(one, halves) if side == "positive" else (halves, one) for one in (whole, spelt_out)]
+    filled, meant = (sample(canvas.model, *pair, steps=1) for pair in pairs)
+    assert torch.equal(filled, meant) and differ(filled, sample(tiny.model(), *pairs[0], steps=1)) > 0.1
+
+
 def test_masked_conditionings_keep_their_words_apart():
     canvas = Canvas(mug())
     mask = torch.zeros(1, 16, 16)
