@@ -1,4 +1,4 @@
-"""MODEL not wired through: a node drew a Compose node's words with a MODEL on which they are not composed.
+"""MODEL not wired through: a node drew a Compose node's words without the MODEL on which they are composed.
 
 Nothing of ours runs in such a sampling. But ComfyUI asks every node of every prompt for its fingerprint, also the
 cached ones; there we ask to be told which nodes have run, and look where those got their MODEL and their words.
@@ -46,19 +46,20 @@ class Wiring(ProgressHandler):
 
     def _tell(self, node_id: str, prompt_id: str) -> None:
         graph = Graph.running()
-        for teller, composition in unwired(graph, node_id, prompt_id):
+        for teller, composition in untold(graph, node_id, prompt_id):
             words = {placed.word for placed in composition}
             route = graph.route(node_id)
             spoken = frozenset(words) if route.unknown else route.spoken
-            run = Run(known=words, spoken=spoken, unwired=route.node)
+            unwired, idle = ("", route.node) if _wired(graph, node_id, teller) else (route.node, "")
+            run = Run(known=words, spoken=spoken, unwired=unwired, idle=idle)
             told = reports(composition, run, frozenset(_sites(composition)))
             for report in told:
                 log.log(logging.WARNING if report.warns else logging.INFO, report.sentence)
             teller.send(told, prompt_id, node_id)
 
 
-def unwired(graph: Graph, node: str, prompt: str) -> Iterator[tuple[Teller, Composition]]:
-    """Who composed words that `node` drew with another MODEL, and those that no later Compose has replaced."""
+def untold(graph: Graph, node: str, prompt: str) -> Iterator[tuple[Teller, Composition]]:
+    """Who composed words that `node` did not draw with its MODEL, and those that no later Compose has replaced."""
     if not graph.draws(node):
         return
     reached = [TELLERS[one] for one in {one for one, _ in graph.words_from(node)} if one in TELLERS]
@@ -73,8 +74,11 @@ def unwired(graph: Graph, node: str, prompt: str) -> Iterator[tuple[Teller, Comp
 
 def _sampled(graph: Graph, node: str, teller: Teller, prompt: str) -> bool:
     """A sampler has told us itself; of other nodes that take MODEL and prompts only the wires are known."""
-    wired = (teller.node, 0) in graph.model_from(node)
-    return teller.heard_of(prompt, node) or (wired and not graph.gives(node, "LATENT"))
+    return teller.heard_of(prompt, node) or (_wired(graph, node, teller) and not graph.gives(node, "LATENT"))
+
+
+def _wired(graph: Graph, node: str, teller: Teller) -> bool:
+    return (teller.node, 0) in graph.model_from(node)
 
 
 def _sites(composition: Composition) -> Iterator[Site]:

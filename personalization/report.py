@@ -29,6 +29,7 @@ class Run:
     spoken: frozenset[str] = frozenset()  # words that the nodes behind these conditionings wrote
     changers: tuple[str, ...] = ()  # nodes on the way that may change a conditioning
     unwired: str = ""  # the node that drew with a MODEL on which nothing is composed
+    idle: str = ""  # the node that Compose's MODEL leads to, and that took no step with it
 
     def note(self, what: str, word: str, site: Site) -> None:
         """`what` is "acted" or "placeless"."""
@@ -66,7 +67,7 @@ def _report(placed: PlacedConcept, run: Run, sites: frozenset[Site]) -> Report:
     cause = _cause(placed, run)
     sentence = _did(word, acted, len(own), len(run.placeless.get(word, ()))) if not cause else _WHY[cause]
     not_spoken = _UNSPOKEN.format(merged=merged, sites=len(own)) if merged else "did not act"
-    said = sentence.format(word=f"<{word}>", failed=not_spoken, node=run.unwired, **_of(word, run))
+    said = sentence.format(word=f"<{word}>", failed=not_spoken, node=run.unwired or run.idle, **_of(word, run))
     return Report(word, merged if cause else acted, len(own), cause, said + _besides(word, run, cause))
 
 
@@ -74,8 +75,8 @@ def _cause(placed: PlacedConcept, run: Run) -> str:
     word = placed.word
     if placed.strength == 0:
         return "strength"
-    if run.unwired and word in run.spoken:
-        return "model"
+    if (run.unwired or run.idle) and word in run.spoken:
+        return "model" if run.unwired else "steps"
     acted = run.acted.get(word) or run.merged.get(word) or not placed.concept.parts
     if word in run.written and run.steps_inside.get(word, 1) and acted:
         return ""
@@ -131,6 +132,8 @@ _UNSPOKEN = "acted only through its merged layers, at {merged} of {sites} sites 
 _WHY = {
     "clip": "{word} {failed}: no conditioning came from a CLIP that knows it. Connect Compose's CLIP to the prompt.",
     "model": "{word} {failed}: {node} draws with a MODEL that is not Compose's. Connect Compose's MODEL to it.",
+    "steps": "{word} {failed}: {node} took no step with Compose's MODEL. Its denoise or its steps are 0, or a node in "
+    "between drops the MODEL's patches: raise them, or take that node out.",
     "versions": "{word} {failed}: CLIP and MODEL hold different concepts of that name. Take both from one Compose.",
     "word": "{word} {failed}: it stands in no prompt of this sampling{near}. Write {word} where it should appear.",
     "rows": "{word} {failed}: {changer} has mixed or changed its rows of the conditioning. "

@@ -206,6 +206,7 @@ def open_run(
         merged=merged_sites(guider.model_patcher),
         spoken=route.spoken,
         changers=route.changers,
+        idle="" if len(sigmas) > 1 else route.node,
     )
     options[KEY] = replace(loom, run=run, windows=windows, hearing=loom.listening(run))
     out = executor(noise, latent, sampler, sigmas, *args, **kwargs)

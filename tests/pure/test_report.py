@@ -34,6 +34,7 @@ def report(placed=MUG, **run):
         ("batch", {**HERE, "jumbled": {"mug"}}),
         ("site", {**HERE, "placeless": {"mug": set(SITES)}}),
         ("model", {"unwired": "KSampler (14)", "known": {"mug"}, "spoken": frozenset({"mug"})}),
+        ("steps", {"idle": "KSampler (14)", "known": {"mug"}, "spoken": frozenset({"mug"})}),
         ("word", {"unwired": "KSampler (14)", "known": {"mug"}}),
     ],
 )

@@ -84,7 +84,13 @@ def test_patches_that_a_node_drops_from_the_model_are_told(client: Client) -> No
     merge = node("ModelMergeSimple", model1=["1", 0], model2=["10", 0], ratio=0.5)
     prompt = {**rewired({**LEARNED, **drawing(["3", 0])}, _14={"model": ["20", 0]}), "20": merge}
     (report,) = told(watched(client, prompt))
-    assert report["cause"] == "model"
+    assert report["cause"] == "steps" and "a node in between drops the MODEL's patches" in report["sentence"]
+
+
+def test_a_sampler_that_takes_no_step_is_not_accused_of_another_model(client: Client) -> None:
+    prompt = rewired({**LEARNED, **drawing(["3", 0], seed=3)}, _14={"denoise": 0.0})
+    (report,) = told(watched(client, prompt))
+    assert report["cause"] == "steps" and "KSampler (14) took no step" in report["sentence"]
 
 
 def test_the_node_that_changed_the_rows_is_named(client: Client) -> None:
