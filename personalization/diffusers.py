@@ -249,6 +249,7 @@ class Woven:
             self._heard[states] = heard = by_place or [self._slots_in(sample) for sample in states]
             written = {slots.word for one in heard for slots in one}
             self.now.run.written |= written
+            self.now.run.reached |= written
             for report in self.reports():
                 if report.word not in written and report.warns:
                     log.warning(report.sentence)

@@ -22,7 +22,9 @@ class Run:
     known: set[str] = field(default_factory=set)  # words whose concepts a CLIP that was heard knows too
     strangers: set[str] = field(default_factory=set)  # ... words that such a CLIP has for other concepts
     written: set[str] = field(default_factory=set)  # words that stand in a conditioning that arrived
-    lost: set[str] = field(default_factory=set)  # ... whose rows a node has changed since
+    reached: set[str] = field(default_factory=set)  # ... with which the model was called
+    left_out: set[str] = field(default_factory=set)  # words that stand only in a prompt that never arrived
+    lost: set[str] = field(default_factory=set)  # words whose rows a node has changed
     frames: dict[str, set[int]] = field(default_factory=dict)  # word -> frames of an animation with it
     animated: set[int] = field(default_factory=set)  # ... and all of its frames
     aside: Aside = Aside()
@@ -77,17 +79,20 @@ def _cause(placed: PlacedConcept, run: Run) -> str:
         return "strength"
     if (run.unwired or run.idle) and word in run.spoken:
         return "model" if run.unwired else "steps"
-    acted = run.acted.get(word) or run.merged.get(word) or not placed.concept.parts
-    if word in run.written and run.steps_inside.get(word, 1) and acted:
+    if word not in run.reached:
+        return "unused" if word in run.written else _unwritten(word, run)
+    if not placed.concept.parts:
         return ""
-    if word not in run.written:
-        return _unwritten(word, run)
-    if placed.concept.parts and not run.steps_inside.get(word, 1):
+    if not run.steps_inside.get(word, 1):
         return "window"
+    if run.acted.get(word) or run.merged.get(word):
+        return ""
     return "batch" if word in run.jumbled else "site"
 
 
 def _unwritten(word: str, run: Run) -> str:
+    if word in run.left_out:
+        return "guidance"
     if word in run.strangers:
         return "versions"
     if word in run.lost | run.spoken:
@@ -138,6 +143,10 @@ _WHY = {
     "word": "{word} {failed}: it stands in no prompt of this sampling{near}. Write {word} where it should appear.",
     "rows": "{word} {failed}: {changer} has mixed or changed its rows of the conditioning. "
     "Connect the prompt without it.",
+    "guidance": "{word} {failed}: it stands only in a prompt that this sampling left out; at cfg 1 that is the "
+    "negative. Raise cfg, or write {word} in the positive prompt.",
+    "unused": "{word} {failed}: no step of this sampling used the prompt that it stands in. Widen the range of steps "
+    "of that prompt, or raise denoise.",
     "strength": "{word} {failed}: its strength is 0, so the prompt holds its class word. Raise the strength.",
     "window": "{word} {failed}: no step of this sampling lies between its start and end. Widen the window.",
     "batch": "{word} {failed}: another pack gave the model a batch that is no multiple of the sampler's, and which "

@@ -28,6 +28,10 @@ class Heard(NamedTuple):
     length: int
     box: Box
 
+    @property
+    def words(self) -> set[str]:
+        return {slots.word for frame in self.frames for slots in frame}
+
 
 class Read(NamedTuple):
     """A conditioning's contexts, or a window's of an animation, and the slots of each under the MODEL's words."""

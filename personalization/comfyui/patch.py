@@ -210,8 +210,17 @@ def open_run(
     )
     options[KEY] = replace(loom, run=run, windows=windows, hearing=loom.listening(run))
     out = executor(noise, latent, sampler, sigmas, *args, **kwargs)
+    if unheard := {placed.word for placed in loom.composition} - run.written:
+        run.left_out |= _words_in(guider.conds, loom, noise) & unheard
     _tell(loom, reports(loom.composition, run, loom.sites))
     return out
+
+
+def _words_in(conds: Mapping[str, list], loom: Loom, noise: Tensor) -> set[str]:
+    """The words of all prompts that a guider was given, whichever of them it passes on."""
+    run = Run()
+    loom.listening(run).heard_in(list(conds.values()), noise)
+    return run.written
 
 
 def read_conditionings(executor: WrapperExecutor, model: object, conds: list, x: Tensor, t: Tensor, options: Options):
@@ -287,13 +296,14 @@ WRAPPERS = {
 
 def _chunks(loom: Loom, options: Options, samples: int) -> tuple[Chunk, ...]:
     """Packs that draw in tiles join whole batches, tile by tile, and hand on the host's layout of one of them."""
-    keys = list(zip(options["cond_or_uncond"], options["uuids"], strict=True))
-    whole = loom.batch * len(keys)
+    layout = [loom.heard.get(key) for key in zip(options["cond_or_uncond"], options["uuids"], strict=True)]
+    words, run = {word for heard in layout if heard for word in heard.words}, loom.run or Run()
+    run.reached |= words
+    whole = loom.batch * len(layout)
     if samples % whole:
-        if loom.run:
-            loom.run.jumbled |= {slots.word for one in loom.heard.values() for frame in one.frames for slots in frame}
+        run.jumbled |= words
         return ()
-    found = ((number * loom.batch, loom.heard.get(key)) for number, key in enumerate(keys * (samples // whole)))
+    found = ((number * loom.batch, heard) for number, heard in enumerate(layout * (samples // whole)))
     return tuple(chunk for start, heard in found if heard for chunk in _chunks_of(heard, start, loom.batch))
 
 

@@ -189,3 +189,20 @@ def test_sites_that_other_packs_own_altogether_are_reported():
     canvas = Canvas(mug(region=torch.ones(8, 8)), model=model)
     sample(canvas.model, encode(canvas.clip, "a <mug>"), encode(canvas.clip, "blurry"), steps=1)
     assert canvas.report().cause == "site"
+
+
+def test_a_prompt_whose_steps_are_over_is_reported_and_not_another_pack():
+    """As in a second pass that denoises a little, under words for the beginning of the first."""
+    canvas, ranges = Canvas(mug()), nodes.ConditioningSetTimestepRange()
+    early = ranges.set_range(encode(canvas.clip, "a <mug>"), 0.0, 0.2)[0]
+    late = ranges.set_range(encode(canvas.clip, "a tree"), 0.2, 1.0)[0]
+    for denoise, cause in ((1.0, ""), (0.4, "unused")):
+        sample(canvas.model, early + late, encode(canvas.clip, "blurry"), steps=2, denoise=denoise)
+        assert canvas.report().cause == cause
+
+
+@pytest.mark.parametrize(("cfg", "cause"), [(1.0, "guidance"), (2.0, "")])
+def test_a_word_in_a_negative_that_cfg_1_leaves_out_is_reported(cfg, cause):
+    canvas = Canvas(mug(), other())
+    sample(canvas.model, encode(canvas.clip, "a tree"), encode(canvas.clip, "a <mug>"), steps=1, cfg=cfg)
+    assert canvas.report().cause == cause and canvas.report("hat").cause == "word"

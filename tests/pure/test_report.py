@@ -10,7 +10,7 @@ from .concepts import placed
 
 MUG = placed()
 SITES = frozenset(site for part in MUG.concept.parts for site in part.sites)
-HERE = {"known": {"mug"}, "written": {"mug"}}
+HERE = {"known": {"mug"}, "written": {"mug"}, "reached": {"mug"}}
 
 
 def report(placed=MUG, **run):
@@ -28,6 +28,10 @@ def report(placed=MUG, **run):
         ("word", {"known": {"mug"}}),
         ("rows", {"known": {"mug"}, "lost": {"mug"}}),
         ("rows", {"spoken": frozenset({"mug"})}),
+        ("unused", {"known": {"mug"}, "written": {"mug"}}),
+        ("unused", {"known": {"mug"}, "written": {"mug"}, "steps_inside": {"mug": 0}}),
+        ("guidance", {"left_out": {"mug"}}),
+        ("guidance", {"known": {"mug"}, "spoken": frozenset({"mug"}), "left_out": {"mug"}}),
         ("strength", {"known": {"mug"}, "aside": Aside(silent=frozenset({"mug"}))}),
         ("window", {**HERE, "steps_inside": {"mug": 0}}),
         ("window", {**HERE, "steps_inside": {"mug": 0}, "acted": {"mug": set(SITES)}}),
@@ -69,3 +73,10 @@ def test_merged_layers_count_also_where_the_word_was_not_spoken():
     assert (silent.cause, silent.acted) == ("word", len(SITES)) and silent.warns
     assert "acted only through its merged layers, at 2 of 2 sites and in every prompt" in silent.sentence
     assert off.acted == 0 and "did not act" in off.sentence
+
+
+def test_a_concept_without_parts_acts_wherever_its_prompt_is_used():
+    alone = replace(MUG, concept=replace(MUG.concept, parts=()))
+    for run in (HERE, {**HERE, "steps_inside": {"mug": 0}}, {**HERE, "jumbled": {"mug"}}):
+        assert report(alone, **run).cause == ""
+    assert report(alone, written={"mug"}).cause == "unused"
