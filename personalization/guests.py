@@ -86,9 +86,10 @@ class Presence:
 
 
 class Joint(NamedTuple):
-    """Tokens that the `touched` samples see behind their own `tokens`, under `bias` (t, 1, 1 or n, all tokens).
+    """Tokens that the `touched` samples see behind their own `tokens`, under `bias` (t, 1, 1 or n, the last tokens).
 
-    None where it is 0 everywhere: attention without a mask is faster, and keeps less for the backward pass.
+    Before those it is 0: at a picture's own tokens the whole mask would be n x n. None where it is 0 everywhere:
+    attention without a mask is faster, and keeps less for the backward pass.
     """
 
     bias: Tensor | None
@@ -124,8 +125,7 @@ def joint(guests: Sequence[tuple[Presence, Tensor]], tokens: int, grid: Grid, li
         for presence, rows in guests
     ]
     positions = max(block.shape[1] for block in blocks)
-    own = torch.zeros(len(touched), positions, tokens, device=like.device)
-    bias = torch.cat([own, *(block.expand(-1, positions, -1) for block in blocks)], -1)
+    bias = torch.cat([block.expand(-1, positions, -1) for block in blocks], -1)
     return Joint(bias[:, None].to(like.dtype), touched, rest, tokens)
 
 

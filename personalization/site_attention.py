@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .denoiser import Observation, Observer
 from .guests import Instructed, Joint, Nested, with_instruction, with_nested
 from .sites import Site
+
+MASK = 2**25  # entries of a sample's mask at once: 64 MB in fp16, and all of it up to 5 700 positions
 
 
 class Watched(NamedTuple):
@@ -75,13 +79,24 @@ def _joined(
     def together(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if joint.bias is None:
             return attend(q, k, v, heads, *args, **kwargs)
-        return attend(q, k, v, heads, **{**kwargs, "mask": joint.bias.expand(-1, -1, q.shape[1], -1)})
+        return _biased(attend, q, k, v, heads, joint.bias, kwargs)
 
     own, rest, short = joint.touched, joint.rest, joint.tokens
     if not len(rest):  # picked out they would be copied, and their gradients gathered
         return together(q, k, v)
     plain = attend(q[rest], k[rest, :short], v[rest, :short], heads, *args, **kwargs)
     return torch.cat((together(q[own], k[own], v[own]), plain))[torch.cat((own, rest)).argsort()]
+
+
+def _biased(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor, kwargs) -> Tensor:
+    """Attention under a bias of the last keys (b, 1, 1 or n, columns), at some positions after the other."""
+    size, own = max(1, MASK // k.shape[1]), k.shape[1] - bias.shape[-1]
+    biases = repeat(bias) if bias.shape[2] == 1 else bias.split(size, 2)
+    out = []
+    for part, columns in zip(q.split(size, 1), biases, strict=False):
+        mask = pad(columns, (own, 0)).expand(-1, -1, part.shape[1], -1)
+        out.append(attend(part, k, v, heads, **{**kwargs, "mask": mask}))
+    return torch.cat(out, 1)
 
 
 def _whole_bias(expected: Expected, q: Tensor) -> Tensor | None:
@@ -94,7 +109,9 @@ def _whole_bias(expected: Expected, q: Tensor) -> Tensor | None:
     bias[..., seen:] = torch.finfo(q.dtype).min / 2
     if joint is not None:
         bias[..., joint.tokens : seen] = torch.finfo(q.dtype).min / 2
-        bias[joint.touched, ..., :seen] = 0.0 if joint.bias is None else joint.bias.to(bias)
+        bias[joint.touched, ..., joint.tokens : seen] = 0.0
+        if joint.bias is not None:
+            bias[joint.touched, ..., seen - joint.bias.shape[-1] : seen] = joint.bias.to(bias)
     return bias
 
 

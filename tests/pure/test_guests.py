@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from concept_loom.personalization import site_attention
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.guests import (
     Instructed,
@@ -16,6 +17,7 @@ from concept_loom.personalization.guests import (
 )
 from concept_loom.personalization.parts import ImageTokens, LatentInstruction, NestedValues
 from concept_loom.personalization.regions import WHOLE
+from concept_loom.personalization.site_attention import Expected, SiteAttention
 
 from . import concepts
 
@@ -121,7 +123,8 @@ def test_image_tokens_weigh_as_much_as_they_are_present(u):
     assert seat.touched.tolist() == [1] and seat.rest.tolist() == [0] and seat.tokens == TOKENS
     q, k, v = draw(POSITIONS, WIDTH), draw(TOKENS + 2, WIDTH), draw(TOKENS + 2, WIDTH)
     weights = (q @ k.T * WIDTH**-0.5).exp() * torch.tensor([1.0] * TOKENS + [u] * 2)
-    assert torch.allclose(attention(q, k, v, seat.bias[0, 0]), weights / weights.sum(-1, keepdim=True) @ v, atol=1e-5)
+    bias = torch.nn.functional.pad(seat.bias[0, 0], (TOKENS, 0))
+    assert torch.allclose(attention(q, k, v, bias), weights / weights.sum(-1, keepdim=True) @ v, atol=1e-5)
 
 
 def test_image_tokens_that_are_wholly_there_need_no_mask():
@@ -147,6 +150,38 @@ def test_a_region_hides_image_tokens_from_the_rest_of_the_picture():
     one = replace(present([1.0], left), placed=PlacedConcept(concept, region=left))
     bias = joint(bring(ImageTokens, concepts.SITES[0], [one]), TOKENS, GRID, draw(1)).bias[0, 0, :, -1]
     assert (bias > -1).tolist() == [True, False, False] * 2 and (bias[bias < -1] < -1e4).all()
+
+
+@pytest.mark.parametrize("region", [torch.tensor([[1.0, 0.0, 0.4], [1.0, 0.0, 0.0]]), None])
+def test_a_mask_that_is_made_for_some_positions_after_the_other_is_the_whole_one(region, monkeypatch):
+    """At a picture's own tokens the whole one is (n, n + 2): gigabytes for a large picture."""
+    concept = replace(concepts.concept(), parts=(ImageTokens({concepts.SITES[0]: draw(2, WIDTH)}),))
+    guests = bring(
+        ImageTokens, concepts.SITES[0], [replace(present([None, 0.6]), placed=PlacedConcept(concept, region=region))]
+    )
+    seat = joint(guests, POSITIONS, GRID, draw(1))
+    q, k, v = draw(2, POSITIONS, WIDTH), draw(2, POSITIONS + 2, WIDTH), draw(2, POSITIONS + 2, WIDTH)
+    masks = []
+
+    def host(q, k, v, heads, mask=None):
+        masks.append(None if mask is None else mask.shape[2:])
+        bias = torch.zeros(len(q), 1, 1, 1) if mask is None else mask
+        return torch.stack(
+            [_packed(lambda *one, b=b: attention(*one, bias[b, 0]), q[b], k[b], v[b]) for b in range(len(q))]
+        )
+
+    def drawn():
+        finish = SiteAttention(None)
+        finish.expected = Expected(POSITIONS + 2, joint=seat)
+        return finish(host, q, k, v, HEADS)
+
+    whole = drawn()
+    monkeypatch.setattr(site_attention, "MASK", 4 * (POSITIONS + 2))
+    assert torch.allclose(drawn(), whole, atol=1e-6)
+    assert masks == [None, (6, 8), None, (4, 8), (2, 8)]
+    u = torch.full((POSITIONS,), 0.6) if region is None else 0.6 * region.flatten()
+    bias = torch.cat([torch.zeros(POSITIONS, POSITIONS), u.log().clamp(min=-3e4)[:, None].expand(-1, 2)], 1)
+    assert torch.allclose(whole[1], _packed(lambda *one: attention(*one, bias), q[1], k[1], v[1]), atol=1e-5)
 
 
 def test_only_parts_of_that_kind_at_that_site_are_brought():
