@@ -56,6 +56,9 @@ class WordToken(int):
         return WordToken.of(int(self), self.mark._replace(weight=weight))
 
 
+_MARKED = (SlotToken, WordToken)
+
+
 class _Phrase(list):
     """A phrase's tokens where ComfyUI expects an embedding of several rows: it reads `shape` and indexes."""
 
@@ -141,11 +144,23 @@ def has_embedding(composition: Composition, word: str) -> bool:
 
 
 def _marks(batches: list[list[Entry]]) -> list[tuple[int, Mark]]:
-    flat = [entry[0] for batch in batches for entry in batch]
-    return [(row, token.mark) for row, token in enumerate(flat) if isinstance(token, SlotToken | WordToken)]
+    """Texts that were tokenised one by one and joined (BREAK) each count from 0: a repeated number goes on counting."""
+    found: list[tuple[int, Mark]] = []
+    start = offset = 0
+    for batch in batches:
+        own = [(start + at, entry[0].mark) for at, entry in enumerate(batch) if isinstance(entry[0], _MARKED)]
+        if not _slots(found).isdisjoint(_slots(own, offset)):
+            offset = 1 + max(mark.occurrence for _, mark in found)
+        found += [(row, mark._replace(occurrence=mark.occurrence + offset)) for row, mark in own]
+        start += len(batch)
+    return found
+
+
+def _slots(marked: list[tuple[int, Mark]], offset: int = 0) -> set[tuple[str, int, int]]:
+    return {(mark.word, mark.occurrence + offset, mark.slot) for _, mark in marked if mark.slot is not None}
 
 
 def _own_weight(entry: Entry) -> Entry:
     """A prompt weight on a phrase multiplies the concept's strength; the encoder sees weight 1."""
     token, weight, *rest = entry
-    return (token.weighted(weight), 1.0, *rest) if isinstance(token, SlotToken | WordToken) else entry
+    return (token.weighted(weight), 1.0, *rest) if isinstance(token, _MARKED) else entry

@@ -34,6 +34,16 @@ def joined(clip, *texts):
 
 
 @torch.inference_mode()
+def extended(clip, *texts):
+    """As prompt-control's BREAK does it: chunks tokenised one by one, encoded together."""
+    tokens, *rest = (clip.tokenize(text) for text in texts)
+    for more in rest:
+        for encoder, batches in more.items():
+            tokens[encoder].extend(batches)
+    return clip.encode_from_tokens_scheduled(tokens)
+
+
+@torch.inference_mode()
 def concat(clip, to, other_text):
     return nodes.ConditioningConcat().concat(encode(clip, to), encode(clip, other_text))[0]
 
@@ -51,6 +61,7 @@ WAYS = {
     "by hand, moved": lambda clip: moved(clip, "a <mug>"),
     "break, first": lambda clip: joined(clip, "a <mug>", "a tree"),
     "break, last": lambda clip: joined(clip, "a tree", LONG, "a nice <mug>"),
+    "break, both": lambda clip: extended(clip, "a <mug>", "a nice <mug>"),
 }
 
 
@@ -142,6 +153,19 @@ def test_sdxl_chunks_that_a_pack_joins_are_found_in_both_encoders():
     canvas = Canvas(mug("SDXL"), family="SDXL")
     sample(canvas.model, joined(canvas.clip, "a tree", "a <mug>"), encode(canvas.clip, "blurry"), steps=1)
     assert canvas.report().acted == canvas.report().sites
+
+
+@pytest.mark.parametrize("phrase", ["[V] {}", "old [V][V]"])
+@pytest.mark.parametrize("family", ["SD 1.5", "SDXL"])
+def test_chunks_that_were_tokenised_one_by_one_keep_each_occurrence_and_its_weight(family, phrase):
+    clip = weave_clip(tiny.clip(family), (PlacedConcept(tiny.concept("cup", "cup", family, phrase)),))
+    texts = "a (<cup>:0.5) <cup>", "nice <cup>"
+    every = (*(encode(clip, text) for text in texts), extended(clip, *texts))
+    (first,), (second,), (both,) = (made[0][1][KEY].slots for made in every)
+    assert both.weights == (*first.weights, *second.weights) == (0.5, 1.0, 1.0)
+    for kind in ("rows", "category"):
+        rows, before, behind = (getattr(one, kind) for one in (both, first, second))
+        assert rows == {key: (*before[key], *(77 + row for row in behind[key])) for key in before}
 
 
 # By content, not by word
