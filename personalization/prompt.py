@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -93,6 +94,15 @@ def pieces(phrase: str) -> list[str | int]:
 
 def ends_with_class_word(phrase: str, class_word: str) -> bool:
     return bool(class_word) and phrase.lower().split()[-len(class_word.split()) :] == class_word.lower().split()
+
+
+def is_ordinary(phrase: str, class_word: str) -> bool:
+    """Whether people may write what it says with the class word in its slots: "watercolor style", never "mug mug".
+
+    A class word of several words stands there as their mean, which no prompt holds.
+    """
+    words = phrase.replace(SLOT, f" {class_word} ").lower().split()
+    return len(class_word.split()) == 1 and all(one != other for one, other in pairwise(words))
 
 
 def near_misses(text: str, composition: Composition) -> dict[str, str]:

@@ -20,11 +20,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ..composition import Composition, woven
 from ..concept import Concept
 from ..denoiser import Slots
-from ..prompt import SLOT, Aside, Mark, phrase_rows, slots_of
+from ..prompt import Aside, Mark, is_ordinary, phrase_rows, slots_of
 from .encoders import encoders_of, spans_of
 from .host_types import Conditioning
 from .spoken import MEMORY, phrases_in
-from .tokens import Tokens, asides_in, has_embedding, marks_in, placeholder_tokenizer, with_only
+from .tokens import Tokens, as_class_word, asides_in, has_embedding, marks_in, placeholder_tokenizer, with_only
 
 KEY = "concept_loom"  # the conditioning's extra key, and everything else of ours on the host's objects
 
@@ -103,7 +103,7 @@ class ConceptCLIP(comfy.sd.CLIP):
         slots = slots_of(marked, cond.shape[1], known)
         ENCODED[cond] = Encoded(None, slots, known, said)  # a value that held its own key would keep it alive
         MEMORY.note({one.word for one in slots})
-        for phrase in phrases_in(cond, marked, spans_of(self), known, _plain(self.composition)):
+        for phrase in phrases_in(cond, marked, spans_of(self), known, _plain(self.composition, tokens)):
             MEMORY.keep(phrase)
         return Encoded(cond, slots, known, said)
 
@@ -121,9 +121,10 @@ def content_hash(concept: Concept) -> str:
     return "" if any(tensor.requires_grad for tensor in concept.tensors().values()) else concept.hash
 
 
-def _plain(composition: Composition) -> set[str]:
-    """Words whose phrase is encoded as the class word alone: nothing learned is in it, and no word beside the slot."""
-    return {one.word for one in composition if one.concept.info.phrase == SLOT and not one.concept.embeddings}
+def _plain(composition: Composition, tokens: Tokens) -> set[str]:
+    """Words whose phrases are encoded as an ordinary prompt is that says the same."""
+    infos = {one.word: one.concept.info for one in composition}
+    return {word for word in as_class_word(tokens) if is_ordinary(infos[word].phrase, infos[word].class_word)}
 
 
 def _words(marked: Mapping[str, list[tuple[int, Mark]]]) -> set[str]:

@@ -40,6 +40,10 @@ class SlotToken(dict):
     def silent(self) -> SlotToken:
         return SlotToken(self.mark, self.plain, None, 0.0)
 
+    @property
+    def says_class_word(self) -> bool:
+        return torch.equal(self["data"], self.plain)
+
 
 class WordToken(int):
     """A token of the phrase's own words."""
@@ -137,6 +141,13 @@ def with_only(tokens: Tokens, word: str) -> Tokens:
         return entry
 
     return {key: [[one(entry) for entry in batch] for batch in batches] for key, batches in tokens.items()}
+
+
+def as_class_word(tokens: Tokens) -> set[str]:
+    """Words all of whose slots hold the class word's embedding, whether as their own or for want of one."""
+    entries = (entry[0] for batches in tokens.values() for batch in batches for entry in batch)
+    slots = [token for token in entries if isinstance(token, SlotToken)]
+    return {one.mark.word for one in slots} - {one.mark.word for one in slots if not one.says_class_word}
 
 
 def has_embedding(composition: Composition, word: str) -> bool:

@@ -1,9 +1,12 @@
 """Every way in which a prompt reaches a sampler: the word arrives with it, or what was lost is said."""
 
+from dataclasses import replace
+
 import comfy_extras.nodes_clip_sdxl as sdxl_nodes
 import pytest
 import torch
 from concept_loom.personalization.comfyui.concept_clip import KEY, weave_clip
+from concept_loom.personalization.comfyui.encoders import encoders_of
 from concept_loom.personalization.comfyui.spoken import MEMORY
 from concept_loom.personalization.composition import PlacedConcept
 
@@ -91,17 +94,36 @@ def test_concat_draws_the_appended_word_at_the_rows_behind():
     assert [one.rows for one in found] == [{"l": (79,)}] and [one.category for one in found] == [{"l": (80,)}]
 
 
-def test_an_ordinary_prompt_that_reads_the_same_is_left_alone():
-    """A concept of one slot without an embedding of its own is encoded as its class word."""
-    placed = PlacedConcept(tiny.concept("cup", "cup", phrase="[V]", trained=False))
+def bare(concept):
+    return replace(concept, embeddings={})
+
+
+def frozen(concept):
+    """As quick, layerwise and nested learn it: every slot keeps the class word's embedding."""
+    vectors = {key: one.class_embedding(concept.info.class_word)[None] for key, one in encoders_of(tiny.clip()).items()}
+    return replace(concept, embeddings=vectors)
+
+
+@pytest.mark.parametrize("keep", [bare, frozen])
+@pytest.mark.parametrize("phrase", ["[V]", "[V] style"])
+def test_an_ordinary_prompt_that_reads_the_same_is_left_alone(phrase, keep):
+    """A slot that holds its class word's embedding is encoded as its class word."""
+    placed = PlacedConcept(keep(tiny.concept("cup", "cup", phrase=phrase)))
     canvas = Canvas(placed)
     made = encode(canvas.clip, "a <cup>")
-    plain = encode(tiny.clip(), "a cup")
+    plain = encode(tiny.clip(), f"a {phrase.replace('[V]', 'cup')}")
     assert torch.equal(made[0][0], plain[0][0])
     negative = encode(tiny.clip(), "blurry")
     assert torch.equal(sample(canvas.model, plain, negative), sample(tiny.model(), plain, negative))
     sample(canvas.model, made, negative)
     assert canvas.report("cup").acted == 7
+
+
+@pytest.mark.parametrize("way", ["by hand, moved", "break, last"])
+def test_a_phrase_that_doubles_its_class_word_is_no_ordinary_prompt_and_still_arrives(way):
+    canvas = Canvas(PlacedConcept(frozen(tiny.concept())))
+    sample(canvas.model, WAYS[way](canvas.clip), encode(canvas.clip, "blurry"), steps=1)
+    assert canvas.report().acted == 7
 
 
 @pytest.mark.parametrize("order", ["before", "after"])

@@ -1,5 +1,5 @@
 import pytest
-from concept_loom.personalization.prompt import Mark, near_misses, occurrences, pieces, rewrite, slots_of
+from concept_loom.personalization.prompt import Mark, is_ordinary, near_misses, occurrences, pieces, rewrite, slots_of
 
 from .concepts import placed
 
@@ -94,6 +94,20 @@ def test_a_renamed_word_replaces_the_learned_one():
 )
 def test_a_phrase_is_slots_and_words(phrase, expected):
     assert pieces(phrase) == expected
+
+
+@pytest.mark.parametrize(
+    ("phrase", "class_word", "ordinary"),
+    [
+        ("[V]", "mug", True),
+        ("[V] style", "watercolor", True),
+        ("[V] mug", "Mug", False),
+        ("[V][V]", "mug", False),
+        ("[V]", "stuffed toy", False),
+    ],
+)
+def test_a_phrase_is_ordinary_where_people_write_what_it_says_with_its_class_word(phrase, class_word, ordinary):
+    assert is_ordinary(phrase, class_word) is ordinary
 
 
 def test_what_was_probably_meant_is_named():
