@@ -21,9 +21,12 @@ from .indices import indices, moved
 from .parts import Part
 from .parts.context_rows import ContextRows, lerp_rows
 from .parts.low_rank import LowRank
+from .parts.nested_values import NestedValues
 from .regions import WHOLE, Box, Seen, Twins, twins_of
 from .rows import RowCache
 from .sites import Site
+
+Entry = tuple[int, int, int, float]  # (sample, row, slot, u)
 
 
 class Chunk(NamedTuple):
@@ -75,14 +78,10 @@ class Plan(NamedTuple):
     twins: Twins | None = None  # of the regional ones
     present: tuple[Presence, ...] = ()  # of the concepts that bring tokens of their own
     low_rank: tuple[Presence, ...] = ()  # of those whose layers act here and are not in the weights
+    valued: tuple[Places, ...] = ()  # of those whose word has a value of its own: one row per slot
 
-    def places_of(self, placed: PlacedConcept) -> Places:
-        """Its slots where the first text encoder reads them."""
-        return min((one for one in (*self.everywhere, *self.regional) if one.placed is placed), key=_first_channel)
-
-
-def _first_channel(places: Places) -> int:
-    return places.channels.start
+    def valued_at(self, placed: PlacedConcept) -> Places:
+        return next(one for one in self.valued if one.placed is placed)
 
 
 def planned(
@@ -101,29 +100,44 @@ def planned(
     regional = _all_places(inside, call, spans, windows)
     twins = [placed for placed in inside if placed.concept.has(ContextRows)]
     every = (*everywhere, *regional)
-    present = tuple(_presence(one, call) for one in _with(GUESTS, every))
-    active = tuple(_presence(one, call) for one in _with((LowRank,), every) if one.placed.word not in merged)
-    return Plan(everywhere, regional, _twins(twins, call) if regional and twins else None, present, active)
+    present = tuple(_presence(own, call) for own in _with(GUESTS, every))
+    active = tuple(_presence(own, call) for own in _with((LowRank,), every) if own[0].placed.word not in merged)
+    valued = tuple(_valued(own[0].placed, call, spans, windows) for own in _with((NestedValues,), every))
+    return Plan(everywhere, regional, _twins(twins, call) if regional and twins else None, present, active, valued)
 
 
-def _with(kinds: tuple[type[Part], ...], places: Iterable[Places]) -> list[Places]:
-    """One entry per concept that has a part of these kinds."""
-    own = {id(one.placed): one for one in places if one.placed.concept.has(*kinds)}
+def _with(kinds: tuple[type[Part], ...], places: Iterable[Places]) -> list[list[Places]]:
+    """Per concept that has a part of these kinds its places: one, or one for each text encoder that differs."""
+    own: dict[int, list[Places]] = {}
+    for one in places:
+        if one.placed.concept.has(*kinds):
+            own.setdefault(id(one.placed), []).append(one)
     return list(own.values())
 
 
-def _presence(places: Places, call: Call) -> Presence:
+def _presence(places: Sequence[Places], call: Call) -> Presence:
     """A sample that says the word twice has the concept as strongly as it says it most strongly."""
+    placed = places[0].placed
     u = call.sigma.new_zeros(call.sigma.shape[0], dtype=torch.float32)
-    u = u.scatter_reduce(0, places.batch, places.u[:, 0], "amax")
+    for one in places:
+        u = u.scatter_reduce(0, one.batch, one.u[:, 0], "amax")
     boxes = [
         (sample, chunk.box)
         for chunk in call.chunks
-        if any(slots.word == places.placed.word for slots in chunk.slots)
+        if any(slots.word == placed.word for slots in chunk.slots)
         for sample in range(chunk.start, chunk.start + chunk.size)
     ]
-    wholly = places.wholly and places.placed.region is None
-    return Presence(places.placed, u, tuple(boxes), tuple(sorted(_spoken(places.placed, call))), wholly)
+    wholly = placed.region is None and all(one.wholly for one in places)
+    return Presence(placed, u, tuple(boxes), tuple(sorted(_spoken(placed, call))), wholly)
+
+
+def _valued(placed: PlacedConcept, call: Call, spans: Mapping[str, slice], windows: Mapping[str, Window]) -> Places:
+    """Its slots as the first text encoder reads them that has the word in the sample."""
+    entries: list[Entry] = []
+    for encoder in spans:
+        seen = {sample for sample, *_ in entries}
+        entries += [entry for entry in _entries(placed, call, encoder) if entry[0] not in seen]
+    return _places(placed, entries, _joined(list(spans.values())), call, windows)
 
 
 def _spoken(placed: PlacedConcept, call: Call) -> set[tuple[int, int]]:
@@ -217,8 +231,8 @@ def _together(word: str, chunks: Sequence[Chunk], spans: Mapping[str, slice]) ->
     return list(groups.values())
 
 
-def _entries(placed: PlacedConcept, call: Call, encoder: str) -> list[tuple[int, int, int, float]]:
-    """(sample, row, slot, u) for every slot, sample and tiled copy: row r of L rows is also r + L, ..."""
+def _entries(placed: PlacedConcept, call: Call, encoder: str) -> list[Entry]:
+    """One for every slot, sample and tiled copy: row r of L rows is also r + L, ..."""
     count = max(placed.concept.info.slots, 1)
     return [
         (sample, row + copy, number % count, placed.strength * slots.weights[number // count])
@@ -233,7 +247,7 @@ def _entries(placed: PlacedConcept, call: Call, encoder: str) -> list[tuple[int,
 
 def _places(
     placed: PlacedConcept,
-    entries: list[tuple[int, int, int, float]],
+    entries: list[Entry],
     channels: slice,
     call: Call,
     windows: Mapping[str, Window],

@@ -100,7 +100,7 @@ def _columns(start: int, guests: Iterable[tuple[Presence, Tensor]]) -> list[slic
 
 
 def _nested(plan: Plan, presence: Presence, columns: slice, grid: Grid) -> Nested:
-    places = plan.places_of(presence.placed)
+    places = plan.valued_at(presence.placed)
     u, norm = places.u * presence.mask(grid)[places.batch], presence.placed.concept.info.value_norm
     return Nested(places.batch, places.token, u, columns, norm)
 

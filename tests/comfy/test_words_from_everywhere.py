@@ -9,6 +9,7 @@ from concept_loom.personalization.comfyui.concept_clip import KEY, weave_clip
 from concept_loom.personalization.comfyui.encoders import encoders_of
 from concept_loom.personalization.comfyui.spoken import MEMORY
 from concept_loom.personalization.composition import PlacedConcept
+from concept_loom.personalization.guests import GUESTS
 
 import nodes
 
@@ -169,6 +170,22 @@ def test_sdxl_with_two_texts_of_which_one_has_the_word_acts_on_that_encoder_only
     assert slots.rows == {"l": (2,)}
     sample(canvas.model, conditioning, encode(canvas.clip, "blurry"), steps=1)
     assert canvas.report().acted == canvas.report().sites
+
+
+@pytest.mark.parametrize("part", [tiny.low_rank, *GUESTS])
+@pytest.mark.parametrize("texts", [("a <mug>", "a tree"), ("a tree", "a <mug>")], ids=["g", "l"])
+def test_sdxl_prompts_of_one_call_may_hold_the_word_in_different_encoders(texts, part):
+    concept = tiny.concept(family="SDXL")
+    canvas = Canvas(PlacedConcept(part(concept) if part is tiny.low_rank else tiny.guest(part, concept)), family="SDXL")
+    plain = Canvas(PlacedConcept(tiny.without_parts(concept)), family="SDXL")
+
+    def negative(canvas, positive):
+        with torch.inference_mode():
+            made = sdxl_nodes.CLIPTextEncodeSDXL.execute(canvas.clip, 128, 128, 0, 0, 128, 128, *texts).args[0]
+        return sample(canvas.model, encode(canvas.clip, positive), made, steps=1, cfg=0.0)
+
+    beside, alone = (negative(canvas, positive) for positive in ("a nice <mug>", "a bush"))
+    assert differ(beside, alone) < 1e-5 < 0.01 < differ(alone, negative(plain, "a bush"))
 
 
 def test_sdxl_chunks_that_a_pack_joins_are_found_in_both_encoders():
