@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import comfy.sd
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import PatcherInjection
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..composition import Composition, woven
@@ -24,7 +27,16 @@ from ..prompt import Aside, Mark, is_ordinary, phrase_rows, slots_of
 from .encoders import encoders_of, spans_of
 from .host_types import Conditioning
 from .spoken import MEMORY, phrases_in
-from .tokens import Tokens, as_class_word, asides_in, has_embedding, marks_in, placeholder_tokenizer, with_only
+from .tokens import (
+    Tokens,
+    as_class_word,
+    asides_in,
+    has_embedding,
+    marks_in,
+    placeholder_tokenizer,
+    spoken_in,
+    with_only,
+)
 
 KEY = "concept_loom"  # the conditioning's extra key, and everything else of ours on the host's objects
 
@@ -103,8 +115,6 @@ class ConceptCLIP(comfy.sd.CLIP):
         slots = slots_of(marked, cond.shape[1], known)
         ENCODED[cond] = Encoded(None, slots, known, said)  # a value that held its own key would keep it alive
         MEMORY.note({one.word for one in slots})
-        for phrase in phrases_in(cond, marked, spans_of(self), known, _plain(self.composition, tokens)):
-            MEMORY.keep(phrase)
         return Encoded(cond, slots, known, said)
 
 
@@ -121,10 +131,41 @@ def content_hash(concept: Concept) -> str:
     return "" if any(tensor.requires_grad for tensor in concept.tensors().values()) else concept.hash
 
 
-def _plain(composition: Composition, tokens: Tokens) -> set[str]:
+def _listening(attributes: Mapping[str, str]) -> PatcherInjection:
+    """Remembers every phrase as its text encoder reads it, for packs ask the encoders past the CLIP.
+
+    The host injects it where the weights are loaded, and ejects it with them.
+    """
+    handles: list[RemovableHandle] = []
+
+    def inject(patcher: ModelPatcher) -> None:
+        for key, name in attributes.items():
+            encoder = getattr(patcher.model, name)
+            handles.append(encoder.register_forward_hook(lambda _, given, out, key=key: _keep(key, given[0], out[0])))
+
+    def eject(patcher: ModelPatcher) -> None:
+        while handles:
+            handles.pop().remove()
+
+    return PatcherInjection(inject, eject)
+
+
+def _keep(key: str, batches: list[list[object]], out: Tensor) -> None:
+    """What one encoder made of its tokens: `out` (batches, tokens, d)."""
+    tokens = {key: [[(token,) for token in batch] for batch in batches]}
+    spoken = spoken_in(tokens)
+    if spoken:
+        MEMORY.note(spoken)
+        hashes = {word: content_hash(concept) for word, concept in spoken.items()}
+        rows, span = out.flatten(0, 1)[None], {key: slice(None)}
+        for phrase in phrases_in(rows, marks_in(tokens), span, hashes, _plain(spoken, tokens)):
+            MEMORY.keep(phrase)
+
+
+def _plain(spoken: Mapping[str, Concept], tokens: Tokens) -> set[str]:
     """Words whose phrases are encoded as an ordinary prompt is that says the same."""
-    infos = {one.word: one.concept.info for one in composition}
-    return {word for word in as_class_word(tokens) if is_ordinary(infos[word].phrase, infos[word].class_word)}
+    infos = {word: spoken[word].info for word in as_class_word(tokens) & spoken.keys()}
+    return {word for word, info in infos.items() if is_ordinary(info.phrase, info.class_word)}
 
 
 def _words(marked: Mapping[str, list[tuple[int, Mark]]]) -> set[str]:
@@ -146,6 +187,8 @@ def _dressed(clip: comfy.sd.CLIP, plain: object, composition: Composition) -> Co
     dressed = cast(ConceptCLIP, clip)
     dressed.plain_tokenizer, dressed.composition = plain, composition
     dressed.tokenizer = copy.copy(plain)
-    for name, encoder in encoders_of(dressed).items():
+    encoders = encoders_of(dressed)
+    dressed.patcher.set_injections(KEY, [_listening({name: one.attribute for name, one in encoders.items()})])
+    for name, encoder in encoders.items():
         setattr(dressed.tokenizer, encoder.attribute, placeholder_tokenizer(name, encoder, composition))
     return dressed

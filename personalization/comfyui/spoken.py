@@ -18,7 +18,7 @@ from torch import Tensor
 from ..denoiser import Slots
 from ..prompt import Mark
 
-KEPT = 256  # phrases; one of SDXL has some 20 KB
+KEPT = 1024  # phrases in one text encoder; one of SDXL's has some 10 KB
 Rows = tuple[int, ...]
 
 

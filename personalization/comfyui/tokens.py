@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..composition import Composition, PlacedConcept
+from ..concept import Concept
 from ..prompt import Aside, Mark, aside, pieces, rewrite
 from .encoders import Encoder
 from .host_types import Tokenizer
@@ -24,8 +25,9 @@ _MARK = "\ue000"  # a private character of Unicode: no embedding file and no pro
 class SlotToken(dict):
     """A slot as ComfyUI's encoders read it: a dictionary with an embedding; `plain` is what strength 0 would hold."""
 
-    def __init__(self, mark: Mark, plain: Tensor, learned: Tensor | None, strength: float) -> None:
-        self.mark, self.plain, self.learned, self.strength = mark, plain, learned, strength
+    def __init__(self, mark: Mark, concept: Concept, plain: Tensor, learned: Tensor | None, strength: float) -> None:
+        self.mark, self.concept = mark, concept
+        self.plain, self.learned, self.strength = plain, learned, strength
         super().__init__(type="embedding", data=self._drawn(mark.weight))
 
     def _drawn(self, weight: float) -> Tensor:
@@ -35,10 +37,10 @@ class SlotToken(dict):
         return torch.lerp(self.plain, self.learned.to(self.plain), self.strength * weight)
 
     def weighted(self, weight: float) -> SlotToken:
-        return SlotToken(self.mark._replace(weight=weight), self.plain, self.learned, self.strength)
+        return SlotToken(self.mark._replace(weight=weight), self.concept, self.plain, self.learned, self.strength)
 
     def silent(self) -> SlotToken:
-        return SlotToken(self.mark, self.plain, None, 0.0)
+        return SlotToken(self.mark, self.concept, self.plain, None, 0.0)
 
     @property
     def says_class_word(self) -> bool:
@@ -116,7 +118,8 @@ def phrase_tokens(placed: PlacedConcept, number: int, key: str, encoder: Encoder
     for piece in pieces(info.phrase):
         if isinstance(piece, int):
             vector = None if learned is None else learned[piece]
-            phrase.append(SlotToken(Mark(placed.word, number, piece), plain, vector, placed.strength))
+            mark = Mark(placed.word, number, piece)
+            phrase.append(SlotToken(mark, placed.concept, plain, vector, placed.strength))
         else:
             phrase += [WordToken.of(token, Mark(placed.word, number, None)) for token in encoder.ids(piece)]
     return phrase
@@ -143,15 +146,24 @@ def with_only(tokens: Tokens, word: str) -> Tokens:
     return {key: [[one(entry) for entry in batch] for batch in batches] for key, batches in tokens.items()}
 
 
+def spoken_in(tokens: Tokens) -> dict[str, Concept]:
+    """By their words the concepts that are not silent in these tokens."""
+    return {one.mark.word: one.concept for one in _slot_tokens(tokens) if one.strength}
+
+
 def as_class_word(tokens: Tokens) -> set[str]:
     """Words all of whose slots hold the class word's embedding, whether as their own or for want of one."""
-    entries = (entry[0] for batches in tokens.values() for batch in batches for entry in batch)
-    slots = [token for token in entries if isinstance(token, SlotToken)]
+    slots = _slot_tokens(tokens)
     return {one.mark.word for one in slots} - {one.mark.word for one in slots if not one.says_class_word}
 
 
 def has_embedding(composition: Composition, word: str) -> bool:
     return any(placed.word == word and placed.concept.embeddings for placed in composition)
+
+
+def _slot_tokens(tokens: Tokens) -> list[SlotToken]:
+    entries = (entry[0] for batches in tokens.values() for batch in batches for entry in batch)
+    return [token for token in entries if isinstance(token, SlotToken)]
 
 
 def _marks(batches: list[list[Entry]]) -> list[tuple[int, Mark]]:

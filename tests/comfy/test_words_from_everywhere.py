@@ -5,6 +5,7 @@ from dataclasses import replace
 import comfy_extras.nodes_clip_sdxl as sdxl_nodes
 import pytest
 import torch
+from comfy.model_management import load_model_gpu
 from concept_loom.personalization.comfyui.concept_clip import KEY, weave_clip
 from concept_loom.personalization.comfyui.encoders import encoders_of
 from concept_loom.personalization.comfyui.spoken import MEMORY
@@ -48,6 +49,16 @@ def extended(clip, *texts):
 
 
 @torch.inference_mode()
+def past_the_clip(clip, text):
+    """As packs do it that weigh tokens their own way: each text encoder asked by itself."""
+    tokens = clip.tokenize(text)
+    load_model_gpu(clip.patcher)
+    encoders = [(getattr(clip.cond_stage_model, f"clip_{key}"), tokens[key]) for key in "lhg" if key in tokens]
+    made = [encoder.encode_token_weights(batches) for encoder, batches in encoders]
+    return [[torch.cat([cond for cond, _ in made], dim=-1), {"pooled_output": made[-1][1]}]]
+
+
+@torch.inference_mode()
 def concat(clip, to, other_text):
     return nodes.ConditioningConcat().concat(encode(clip, to), encode(clip, other_text))[0]
 
@@ -76,6 +87,18 @@ def test_a_word_arrives_and_acts(way):
     drawn = sample(canvas.model, positive, negative)
     assert canvas.report().acted == canvas.report().sites == 7 and not canvas.report().cause
     assert differ(drawn, sample(tiny.model(), positive, negative)) > 0.01
+
+
+@pytest.mark.parametrize("family", ["SD 1.5", "SD 2", "SDXL"])
+def test_a_word_acts_where_a_pack_asks_the_text_encoders_past_the_clip(family):
+    canvas, plain = Canvas(mug(family), family=family), tiny.clip(family)
+    ordinary = encode(plain, "blurry")  # another CLIP on the same weights is loaded in between
+    made = past_the_clip(canvas.clip, "a nice <mug>")
+    drawn = sample(canvas.model, made, encode(plain, "blurry"), steps=1)
+    assert canvas.report().acted == canvas.report().sites
+    usual = encode(canvas.clip, "a nice <mug>")
+    assert torch.equal(made[0][0], usual[0][0])
+    assert torch.equal(drawn, sample(canvas.model, usual, ordinary, steps=1))
 
 
 @pytest.mark.parametrize("concept", [tiny.concept, lambda: tiny.low_rank(tiny.concept())], ids=["rows", "low rank"])
