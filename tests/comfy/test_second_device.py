@@ -148,7 +148,8 @@ def test_however_comfyui_was_started_the_same_is_learned(lesson, state: host.VRA
     ample, memory = lesson("quick", AMPLE)
     other, spared = lesson("quick", AMPLE, state=state)
     same(ample, other)
-    assert (spared.peak < memory.peak) is (state is host.VRAMState.NO_VRAM)
+    less = spared.peak < 0.99 * memory.peak  # a few rows of CLIPs that were woven to encode wait for Python's collector
+    assert less is (state is host.VRAMState.NO_VRAM)
 
 
 def test_where_memory_runs_out_all_the_same_learning_goes_on_more_sparingly(lesson, monkeypatch) -> None:
