@@ -40,7 +40,7 @@ class Chunk(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One model call: its chunks, the rows of its context (tiled copies included) and sigma per sample (b,)."""
+    """One model call: its chunks, the tokens of its context (tiled copies included) and sigma per sample (b,)."""
 
     chunks: tuple[Chunk, ...]
     tokens: int
@@ -79,6 +79,7 @@ class Plan(NamedTuple):
     present: tuple[Presence, ...] = ()  # of the concepts that bring tokens of their own
     low_rank: tuple[Presence, ...] = ()  # of those whose layers act here and are not in the weights
     valued: tuple[Places, ...] = ()  # of those whose word has a value of its own: one row per slot
+    tokens: int = 0  # of the context that it is made for
 
     def valued_at(self, placed: PlacedConcept) -> Places:
         return next(one for one in self.valued if one.placed is placed)
@@ -103,7 +104,8 @@ def planned(
     present = tuple(_presence(own, call) for own in _with(GUESTS, every))
     active = tuple(_presence(own, call) for own in _with((LowRank,), every) if own[0].placed.word not in merged)
     valued = tuple(_valued(own[0].placed, call, spans, windows) for own in _with((NestedValues,), every))
-    return Plan(everywhere, regional, _twins(twins, call) if regional and twins else None, present, active, valued)
+    pairs = _twins(twins, call) if regional and twins else None
+    return Plan(everywhere, regional, pairs, present, active, valued, call.tokens)
 
 
 def _with(kinds: tuple[type[Part], ...], places: Iterable[Places]) -> list[list[Places]]:

@@ -101,18 +101,19 @@ class ConceptCLIP(comfy.sd.CLIP):
         return [(word, with_only(tokens, word)) for word in words] if len(words) > 1 else []
 
     def _spliced(self, cond: Tensor, alone: Mapping[str, Tensor], tokens: Tokens) -> Tensor:
-        marked = marks_in(tokens)
+        marked, length = marks_in(tokens), _length(cond, tokens)
         cond = cond.clone() if alone else cond
         for key, span in spans_of(self).items():
             for word, own in alone.items():
-                rows = phrase_rows(marked.get(key, ()), word, cond.shape[1])
-                cond[:, rows, span] = own[:, rows, span]
+                rows = phrase_rows(marked.get(key, ()), word, length)
+                for into, of in zip(_by_token(cond, length), _by_token(own, length), strict=True):
+                    into[:, rows, span] = of[:, rows, span]
         return cond
 
     def _record(self, cond: Tensor, tokens: Tokens) -> Encoded:
         known = {placed.word: content_hash(placed.concept) for placed in self.composition}
         marked, said = marks_in(tokens), asides_in(tokens)
-        slots = slots_of(marked, cond.shape[1], known)
+        slots = slots_of(marked, _length(cond, tokens), known)
         ENCODED[cond] = Encoded(None, slots, known, said)  # a value that held its own key would keep it alive
         MEMORY.note({one.word for one in slots})
         return Encoded(cond, slots, known, said)
@@ -129,6 +130,18 @@ def weave_clip(clip: comfy.sd.CLIP, composition: Composition) -> ConceptCLIP:
 def content_hash(concept: Concept) -> str:
     """Empty while the concept is being trained: its content changes with every step."""
     return "" if any(tensor.requires_grad for tensor in concept.tensors().values()) else concept.hash
+
+
+def _length(cond: Tensor, tokens: Tokens) -> int:
+    """How many tokens a conditioning holds: CLIP NegPip makes two rows of each, one for keys and one for values."""
+    written = min(sum(map(len, batches)) for batches in tokens.values())
+    return cond.shape[1] // max(1, cond.shape[1] // written)
+
+
+def _by_token(cond: Tensor, length: int) -> list[Tensor]:
+    """Views of a conditioning with one row per token."""
+    times = cond.shape[1] // length
+    return [cond[:, number::times] for number in range(times)]
 
 
 def _listening(attributes: Mapping[str, str]) -> PatcherInjection:

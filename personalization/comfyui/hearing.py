@@ -15,18 +15,19 @@ from ..denoiser import Slots
 from ..regions import WHOLE, Box
 from ..report import Run
 from .concept_clip import ENCODED, KEY, Encoded, content_hash
-from .spoken import MEMORY
+from .spoken import MEMORY, rows_per_token
 
 
 class Heard(NamedTuple):
-    """One conditioning of a step: each of its contexts' words, their number of rows and its part of the picture.
+    """One conditioning of a step: each of its contexts' words, their number of tokens and its part of the picture.
 
-    It has one context for all samples, or as an animation's one per frame.
+    It has one context for all samples, or as an animation's one per frame. Where words stand is counted in tokens.
     """
 
     frames: tuple[tuple[Slots, ...], ...]
     length: int
     box: Box
+    rows: int = 1  # of the conditioning for each token
 
     @property
     def words(self) -> set[str]:
@@ -38,6 +39,7 @@ class Read(NamedTuple):
 
     arrived: Tensor
     slots: tuple[tuple[Slots, ...], ...]
+    rows: int  # for each token
 
 
 @dataclass
@@ -59,21 +61,23 @@ class Hearing:
         heard = {}
         for index, cond, source in _each(conds):
             arrived = source["cross_attn"]
-            slots = self._slots_of(source, arrived, frames)
-            heard[index, cond["uuid"]] = Heard(slots, arrived.shape[1], _box(cond.get("area"), x))
+            read = self._read_of(source, arrived, frames)
+            length = arrived.shape[1] // read.rows
+            heard[index, cond["uuid"]] = Heard(read.slots, length, _box(cond.get("area"), x), read.rows)
         return heard
 
-    def _slots_of(self, cond: dict, arrived: Tensor, frames: Sequence[int]) -> tuple[tuple[Slots, ...], ...]:
+    def _read_of(self, cond: dict, arrived: Tensor, frames: Sequence[int]) -> Read:
         known = self._read.setdefault(cond["uuid"], [])
         read = next((one for one in known if same(one.arrived, arrived)), None)
         if read is None:
-            read = Read(arrived, self._contexts(arrived, ENCODED.get(arrived) or cond.get(KEY)))
+            slots = self._contexts(arrived, ENCODED.get(arrived) or cond.get(KEY))
+            read = Read(arrived, slots, rows_per_token(arrived))
             known.append(read)
         if len(frames) == len(arrived):
             self._count(read.slots, frames)
         elif len(arrived) > 1:
             self._count(read.slots, range(len(arrived)))
-        return read.slots
+        return read
 
     def _contexts(self, arrived: Tensor, encoded: object) -> tuple[tuple[Slots, ...], ...]:
         """The slots of every context (1, tokens, d); equal ones in a row are read once."""

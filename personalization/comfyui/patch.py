@@ -145,7 +145,8 @@ def edit_context(n: Tensor, context: Tensor, value: Tensor, extra: Options):
     if not loom or not loom.plan or "block" not in extra:
         return n, context, value
     site, plan, attention = _site(extra), loom.plan, loom.attention
-    if context.shape[0] != extra["activations_shape"][0]:  # another pack has put prompts of its own into the batch
+    # another pack has put prompts of its own into the batch, or a shorter one in the place of what the plan is of
+    if context.shape[0] != extra["activations_shape"][0] or context.shape[1] < plan.tokens:
         rows = (one.placed for one in plan.everywhere if one.placed.concept.has(ContextRows))
         _note(loom.run, "placeless", site, (*rows, *_in_attention(plan)))
         return n, context, value
@@ -255,7 +256,8 @@ def plan_call(
     options = transformer_options or {}
     loom: Loom | None = options.get(KEY)
     if loom is not None and loom.heard and c_crossattn is not None and "uuids" in options:
-        call = Call(_chunks(loom, options, x.shape[0]), c_crossattn.shape[1], t)
+        tokens = c_crossattn.shape[1] // max(heard.rows for heard in loom.heard.values())
+        call = Call(_chunks(loom, options, x.shape[0]), tokens, t)
         windows = loom.windows
         if windows is None:
             model = cast(comfy.model_base.BaseModel, executor.class_obj)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
@@ -74,7 +75,7 @@ class Memory:
 
         `surely` leaves out what an ordinary prompt holds as well.
         """
-        tokens, taken = arrived[0].cpu(), set()
+        tokens, taken = arrived[0, :: rows_per_token(arrived)].cpu(), set()
         for phrase in reversed(self.phrases.values()):
             if phrase.concept not in concepts or (surely and phrase.plain):
                 continue
@@ -87,6 +88,15 @@ class Memory:
 
 
 MEMORY = Memory()
+
+
+def rows_per_token(arrived: Tensor) -> int:
+    """2 under CLIP NegPip, a row for keys and one for values, which differ where a weight is negative; else 1."""
+    if arrived.shape[1] < 3:
+        return 1
+    first, second, third = arrived[0, :3]
+    twice = torch.equal(first, second) and not torch.equal(first, third)  # all are equal where they were zeroed out
+    return 2 if twice else 1
 
 
 def _described(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from concept_loom.personalization.comfyui.encoders import encoders_of
 from concept_loom.personalization.comfyui.spoken import MEMORY
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.guests import GUESTS
+from concept_loom.personalization.parts import NestedValues
 
 import nodes
 
@@ -228,6 +229,56 @@ def test_chunks_that_were_tokenised_one_by_one_keep_each_occurrence_and_its_weig
     for kind in ("rows", "category"):
         rows, before, behind = (getattr(one, kind) for one in (both, first, second))
         assert rows == {key: (*before[key], *(77 + row for row in behind[key])) for key in before}
+
+
+# A pack that makes two rows of a token, as CLIP NegPip does: one for keys and one for values
+
+
+def twofold(clip):
+    clone = clip.clone()
+    encode_plainly = clone.cond_stage_model.clip_l.encode_token_weights
+
+    def encode_twice(tokens):
+        cond, pooled = encode_plainly(tokens)
+        return cond.repeat_interleave(2, 1), pooled
+
+    clone.patcher.add_object_patch("clip_l.encode_token_weights", encode_twice)
+    return clone
+
+
+def parted(model):
+    clone = model.clone()
+    clone.set_model_attn2_patch(lambda n, context, value, extra: (n, context[:, 0::2], value[:, 1::2]))
+    return clone
+
+
+def copied(way):
+    """As the sampler's own device has it."""
+    return lambda clip, text: [[cond.clone(), extra] for cond, extra in way(clip, text)]
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("way", [encode, copied(encode), copied(by_hand)], ids=["here", "there", "by hand"])
+@pytest.mark.parametrize("negative", ["blurry", LONG])
+def test_words_act_as_ever_where_a_pack_makes_two_rows_of_a_token(negative, way, order):
+    left = torch.zeros(64, 64)
+    left[:, :32] = 1
+    cup = PlacedConcept(tiny.guest(NestedValues, tiny.concept("cup", "cup")))
+    canvas = Canvas(mug(), other(region=left), cup)
+    text = "a <mug> under a <hat> beside a <cup>"
+    usual = sample(canvas.model, encode(canvas.clip, text), encode(canvas.clip, negative))
+    clip, placed = tiny.fresh_clip(), (mug(), other(region=left), cup)
+    clip = twofold(weave_clip(clip, placed)) if order == "after" else weave_clip(twofold(clip), placed)
+    model = parted(canvas.model) if order == "after" else Canvas(*placed, model=parted(tiny.model())).model
+    assert differ(sample(model, way(clip, text), encode(clip, negative)), usual) < 1e-4
+
+
+def test_a_context_that_a_pack_has_shortened_is_left_alone_and_the_report_says_so():
+    canvas = Canvas(mug())
+    positive, negative = encode(canvas.clip, LONG + "<mug>"), encode(canvas.clip, "blurry")
+    drawn = sample(parted(canvas.model), positive, negative, steps=1)
+    assert torch.equal(drawn, sample(parted(tiny.model()), positive, negative, steps=1))
+    assert canvas.report().cause == "site"
 
 
 # By content, not by word
