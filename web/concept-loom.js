@@ -2,10 +2,9 @@
 /** Registers Concept Loom with ComfyUI's page; everything else is in the .mjs files beside this one. */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { drawn } from "./curve.mjs";
 import { REMEMBERING_NODE, callByNamesHere, keepNote } from "./remembered.mjs";
 import {
-    LINE_NODES, PROGRESS_EVENT, REPORT_EVENT, TOLD, heard, lineOf, lines, mendSwitches, nodeAt, told, underway,
+    LINE_NODES, PROGRESS_EVENT, REPORT_EVENT, Sentence, TOLD, heard, lineOf, lines, mendSwitches, nodeAt,
 } from "./sentence.mjs";
 
 app.registerExtension({
@@ -13,16 +12,13 @@ app.registerExtension({
 
     setup() {
         api.addEventListener(PROGRESS_EVENT, ({ detail }) => {
-            const node = nodeAt(app.rootGraph ?? app.graph, detail.node);
-            if (!node?.conceptLoomLine) return;
-            told(node.conceptLoomLine, underway(detail));
-            if (detail.curve) node.conceptLoomLine.append(drawn(document, detail.curve));
+            nodeAt(app.rootGraph ?? app.graph, detail.node)?.conceptLoomSentence?.say(detail.text, detail.curve);
         });
         api.addEventListener(REPORT_EVENT, (event) => {
             const node = nodeAt(app.rootGraph ?? app.graph, event.detail.node);
-            if (!node?.conceptLoomLine) return;
+            if (!node?.conceptLoomSentence) return;
             node.properties[TOLD] = heard(node.properties[TOLD], event.detail);
-            told(node.conceptLoomLine, lines(node.properties[TOLD]));
+            node.conceptLoomSentence.tell(lines(node.properties[TOLD]));
             // Otherwise the page keeps it for a reload only once something is clicked.
             app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.captureCanvasState?.();
         });
@@ -31,7 +27,8 @@ app.registerExtension({
     nodeCreated(node) {
         if (!LINE_NODES.has(node.comfyClass)) return;
         const line = document.createElement("div");
-        node.conceptLoomLine = line;
+        const sentence = new Sentence(line);
+        node.conceptLoomSentence = sentence;
         const widget = node.addDOMWidget("concept_loom_line", "concept_loom_line", line, {
             serialize: false, // keeps it out of prompts
             hideOnZoom: false,
@@ -43,17 +40,14 @@ app.registerExtension({
         const executed = node.onExecuted;
         node.onExecuted = function (output) {
             executed?.apply(this, arguments);
-            const text = lineOf(output);
-            if (text) told(line, [{ text, warns: false }]);
-            const [curve] = output?.curve ?? [];
-            if (curve) line.append(drawn(document, curve));
+            if (output?.text) sentence.say(lineOf(output), output.curve?.[0]);
         };
         const configured = node.onConfigure;
         node.onConfigure = function () {
             configured?.apply(this, arguments);
             const inputs = this.constructor.nodeData?.input;
             mendSwitches(this.widgets, (name) => (inputs?.optional?.[name] ?? inputs?.required?.[name])?.[1]?.default);
-            if (this.properties[TOLD]) told(line, lines(this.properties[TOLD]));
+            sentence.tell(lines(this.properties[TOLD]));
         };
     },
 });
@@ -72,7 +66,7 @@ app.registerExtension({
         const [chosen, noted] = noteOf(node);
         if (chosen.options.values.includes(chosen.value)) return;
         const { error } = await whereIs(chosen.value, noted.value);
-        if (error) told(node.conceptLoomLine, [{ text: error, warns: true }]);
+        if (error) node.conceptLoomSentence.warn(error);
     },
 });
 

@@ -1,5 +1,6 @@
 // @ts-check
 /** The sentence on a node: what was learned, or where each concept acted. Pure: it is given its element. */
+import { drawn } from "./curve.mjs";
 
 export const REPORT_EVENT = "concept_loom.report";
 
@@ -95,13 +96,46 @@ export function mendSwitches(widgets, byDefault) {
     }
 }
 
-/**
- * The line of a node that is learning; none when it is over.
- * @param {{ text: string }} event
- * @returns {Line[]}
- */
-export function underway({ text }) {
-    return text ? [{ text, warns: false }] : [];
+/** What stands on a node: what it says itself, what samplers told of it, and its curve. */
+export class Sentence {
+    /** @type {Line[]} */
+    #own = [];
+    /** @type {Line[]} */
+    #told = [];
+    /** @type {import("./curve.mjs").Curve | null} */
+    #curve = null;
+
+    /** @param {HTMLElement} element */
+    constructor(element) {
+        this.element = element;
+    }
+
+    /**
+     * @param {string} text its own, empty for none
+     * @param {import("./curve.mjs").Curve | null} [curve]
+     */
+    say(text, curve = null) {
+        this.#own = text ? [{ text, warns: false }] : [];
+        this.#curve = curve;
+        this.#draw();
+    }
+
+    /** @param {string} text what is wrong, until it says something else */
+    warn(text) {
+        this.#own = [{ text, warns: true }];
+        this.#draw();
+    }
+
+    /** @param {Line[]} lines of what samplers told */
+    tell(lines) {
+        this.#told = lines;
+        this.#draw();
+    }
+
+    #draw() {
+        told(this.element, [...this.#own, ...this.#told]);
+        if (this.#curve) this.element.append(drawn(this.element.ownerDocument, this.#curve));
+    }
 }
 
 /**

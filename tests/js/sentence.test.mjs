@@ -1,10 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { heard, lineOf, lines, linesOf, mendSwitches, nodeAt, told, underway } from "../../web/sentence.mjs";
+import { Sentence, heard, lineOf, lines, linesOf, mendSwitches, nodeAt, told } from "../../web/sentence.mjs";
 
-const document = { createElement: () => ({ style: {}, textContent: "" }) };
-const element = () => ({ style: {}, ownerDocument: document, shown: [], replaceChildren(...lines) { this.shown = lines; } });
+const made = (kind) => ({ kind, style: {}, textContent: "", setAttribute() {}, append() {} });
+const document = { createElement: made, createElementNS: (space, kind) => made(kind) };
+const element = () => ({
+    style: {}, ownerDocument: document, shown: [],
+    replaceChildren(...lines) { this.shown = lines; },
+    append(...more) { this.shown.push(...more); },
+});
+const texts = (sentence) => sentence.element.shown.filter(({ kind }) => kind === "div").map((line) => line.textContent);
 
 const ACTED = { sentence: "<mug> acted at 7 of 7 sites.", warns: false };
 const NOT = { sentence: "<mug> did not act: it stands in no prompt.", warns: true };
@@ -53,12 +59,33 @@ test("what is told replaces what was told before, as text and not as markup", ()
     assert.equal(node.shown[0].textContent, "\u26a0 <mug> did not act");
 });
 
-test("learning on its way is a line, and none when it is over", () => {
-    const shown = element();
-    told(shown, underway({ text: "12 of 400 steps, about 3 minutes left on this machine." }));
-    assert.deepEqual(shown.shown.map((line) => line.textContent), ["12 of 400 steps, about 3 minutes left on this machine."]);
-    told(shown, underway({ text: "" }));
-    assert.deepEqual(shown.shown, []);
+test("what a node says itself and what samplers told of it stand together, whichever comes last", () => {
+    const sentence = new Sentence(element());
+    sentence.tell(linesOf([NOT]));
+    sentence.say("It was learned on another checkpoint.");
+    const both = ["It was learned on another checkpoint.", `\u26a0 ${NOT.sentence}`];
+    assert.deepEqual(texts(sentence), both);
+    sentence.tell(linesOf([NOT]));
+    assert.deepEqual(texts(sentence), both);
+    sentence.say("");
+    assert.deepEqual(texts(sentence), both.slice(1));
+});
+
+test("a warning of the node's own is gone once it says something else", () => {
+    const sentence = new Sentence(element());
+    sentence.warn("mug.safetensors is not in models/concepts.");
+    assert.deepEqual(texts(sentence), ["\u26a0 mug.safetensors is not in models/concepts."]);
+    sentence.say("<mug>, learned on SD 1.5.");
+    assert.deepEqual(texts(sentence), ["<mug>, learned on SD 1.5."]);
+});
+
+test("learning on its way is a line with its curve, and neither when it is over", () => {
+    const sentence = new Sentence(element());
+    const curve = { steps: 400, label: "Training loss", training: [[1, 1], [12, 0.5]], held_out: [], best: null };
+    sentence.say("12 of 400 steps, about 3 minutes left on this machine.", curve);
+    assert.deepEqual(sentence.element.shown.map(({ kind }) => kind), ["div", "svg"]);
+    sentence.say("", null);
+    assert.deepEqual(sentence.element.shown, []);
 });
 
 test("a switch that was handed an old sentence has its default again, the others stay", () => {
