@@ -5,6 +5,7 @@ import { app } from "../../scripts/app.js";
 import { REMEMBERING_NODE, callByNamesHere, keepNote } from "./remembered.mjs";
 import {
     LINE_NODES, PROGRESS_EVENT, REPORT_EVENT, Sentence, TOLD, heard, lineOf, lines, mendSwitches, nodeAt,
+    nodeLocated,
 } from "./sentence.mjs";
 
 app.registerExtension({
@@ -12,16 +13,21 @@ app.registerExtension({
 
     setup() {
         api.addEventListener(PROGRESS_EVENT, ({ detail }) => {
-            nodeAt(app.rootGraph ?? app.graph, detail.node)?.conceptLoomSentence?.say(detail.text, detail.curve);
+            nodeAt(openGraph(), detail.node)?.conceptLoomSentence?.say(detail.text, detail.curve);
         });
         api.addEventListener(REPORT_EVENT, (event) => {
-            const node = nodeAt(app.rootGraph ?? app.graph, event.detail.node);
+            const node = nodeAt(openGraph(), event.detail.node);
             if (!node?.conceptLoomSentence) return;
             node.properties[TOLD] = heard(node.properties[TOLD], event.detail);
             node.conceptLoomSentence.tell(lines(node.properties[TOLD]));
             // Otherwise the page keeps it for a reload only once something is clicked.
             app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.captureCanvasState?.();
         });
+    },
+
+    /** After an undo and a change of workflow, where nodes are made anew. */
+    onNodeOutputsUpdated(outputs) {
+        for (const [locator, output] of Object.entries(outputs)) repeat(nodeLocated(openGraph(), locator), output);
     },
 
     nodeCreated(node) {
@@ -40,7 +46,7 @@ app.registerExtension({
         const executed = node.onExecuted;
         node.onExecuted = function (output) {
             executed?.apply(this, arguments);
-            if (output?.text) sentence.say(lineOf(output), output.curve?.[0]);
+            repeat(node, output);
         };
         const configured = node.onConfigure;
         node.onConfigure = function () {
@@ -69,6 +75,14 @@ app.registerExtension({
         if (error) node.conceptLoomSentence.warn(error);
     },
 });
+
+function openGraph() {
+    return app.rootGraph ?? app.graph;
+}
+
+function repeat(node, output) {
+    if (output?.text) node?.conceptLoomSentence?.say(lineOf(output), output.curve?.[0]);
+}
 
 function noteOf(node) {
     return ["file", "remembered"].map((name) => node.widgets.find((one) => one.name === name));

@@ -76,6 +76,16 @@ export function nodeAt(graph, path) {
 }
 
 /**
+ * The node that the page names in its outputs: "7" in `graph`, "its subgraph:7" in a subgraph.
+ * @param {any} graph
+ * @param {string} locator
+ */
+export function nodeLocated(graph, locator) {
+    const [id, subgraph] = locator.split(":").reverse();
+    return (subgraph ? graph.subgraphs?.get(subgraph) : graph)?.getNodeById(id);
+}
+
+/**
  * The text of a node's own output, empty where it has none.
  * @param {{ text?: string[] } | undefined} output
  * @returns {string}

@@ -18,6 +18,14 @@ SETTINGS = {
     "Comfy.TutorialCompleted": True,  # a fresh user sees the Templates dialog first
     "Comfy.PromptFilename": False,
 }
+SWITCH = """async (tab) => {
+    const found = app.extensionManager.workflow.openWorkflows.find((one) => one.filename === tab);
+    await app.loadGraphData(JSON.parse(JSON.stringify(found.activeState)), true, true, found);
+}"""
+EDIT = """(title) => {
+    app.rootGraph.nodes[0].title = title;
+    app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState();
+}"""
 DROP = """async (element, files) => {
     const transfer = new DataTransfer();
     for (const [name, type, text] of files) {
@@ -74,8 +82,20 @@ class ComfyPage:
             before = len(self.complaints)
             self.page.wait_for_timeout(3000)
 
-    def load(self, workflow: Json) -> None:
-        self.page.evaluate("async (workflow) => void (await app.loadGraphData(workflow))", workflow)
+    def load(self, workflow: Json, tab: str | None = None) -> None:
+        """In a tab of its own where that has a name."""
+        self.page.evaluate("async ([it, tab]) => void (await app.loadGraphData(it, true, true, tab))", [workflow, tab])
+
+    def switch(self, tab: str) -> None:
+        """What a click on the tab does."""
+        self.page.evaluate(SWITCH, tab)
+
+    def edit(self, title: str) -> None:
+        """Something that can be undone: another title for the first node."""
+        self.page.evaluate(EDIT, title)
+
+    def undo(self) -> None:
+        self.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.undo()")
 
     def saved(self) -> Json:
         """The file that Export gives."""

@@ -5,50 +5,18 @@ import json
 import shutil
 from pathlib import Path
 
-from PIL import Image
 from playwright.sync_api import expect
 
 from tools.places import EXAMPLES, ROOT
 from tools.server import Server
 
 from .page import ComfyPage, Json
+from .workflows import OURS, changed, only, pictures, read, values
 
 DATA = ROOT / "tests" / "data"
 GOLDEN = DATA / "golden_v1.safetensors"
-OURS = "ConceptLoom_"
 DEFAULTS = [False, True, True, True, ""], [1.0]  # of inputs younger than the workflow: Learn Concept's, Place Concept's
 MISSING = "is not in models/concepts"
-
-
-def read(file: Path) -> Json:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def values(workflow: Json) -> dict[int, list]:
-    """What each of our nodes keeps."""
-    return {one["id"]: one.get("widgets_values") or [] for one in workflow["nodes"] if one["type"].startswith(OURS)}
-
-
-def changed(workflow: Json, **changes: dict[int, object]) -> Json:
-    """`workflow` with some values of the nodes of a type: `KSampler={2: 3}`."""
-    for node in workflow["nodes"]:
-        for place, value in changes.get(node["type"].removeprefix(OURS), {}).items():
-            node["widgets_values"][place] = value
-    return workflow
-
-
-def only(workflow: Json, *types: str) -> Json:
-    nodes = [one for one in workflow["nodes"] if one["type"].removeprefix(OURS) in types]
-    kept = {one["id"] for one in nodes}
-    links = [link for link in workflow["links"] if {link[1], link[3]} <= kept]
-    return {**workflow, "nodes": nodes, "links": links}
-
-
-def pictures(folder: Path, *names: str) -> list[Path]:
-    folder.mkdir(exist_ok=True)
-    for number, name in enumerate(names):
-        Image.new("RGB", (64, 48), (60 * number, 90, 30)).save(folder / name)
-    return [folder / name for name in names]
 
 
 def dropped(file: Path, kind: str) -> tuple[str, str, str]:

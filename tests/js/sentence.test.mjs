@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Sentence, heard, lineOf, lines, linesOf, mendSwitches, nodeAt, told } from "../../web/sentence.mjs";
+import { Sentence, heard, lineOf, lines, linesOf, mendSwitches, nodeAt, nodeLocated, told } from "../../web/sentence.mjs";
 
 const made = (kind) => ({ kind, style: {}, textContent: "", setAttribute() {}, append() {} });
 const document = { createElement: made, createElementNS: (space, kind) => made(kind) };
@@ -43,6 +43,15 @@ test("a node is found in the graph and inside subgraphs", () => {
     assert.equal(nodeAt(root, "10").id, 10);
     assert.equal(nodeAt(root, "12:3"), inner);
     assert.equal(nodeAt(root, "99:3"), undefined);
+});
+
+test("a node of the page's outputs is found in the graph and in a subgraph that stands in no path", () => {
+    const inner = { id: 3 };
+    const subgraphs = new Map([["uuid", { getNodeById: (id) => ({ 3: inner })[id] }]]);
+    const root = { subgraphs, getNodeById: (id) => ({ 3: "outer" })[id] };
+    assert.equal(nodeLocated(root, "3"), "outer");
+    assert.equal(nodeLocated(root, "uuid:3"), inner);
+    assert.equal(nodeLocated(root, "gone:3"), undefined);
 });
 
 test("a node without text says nothing", () => {
