@@ -3,26 +3,34 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { REMEMBERING_NODE, callByNamesHere, keepNote } from "./remembered.mjs";
+import { Reports } from "./reports.mjs";
 import {
-    LINE_NODES, PROGRESS_EVENT, REPORT_EVENT, Sentence, TOLD, heard, lineOf, lines, mendSwitches, nodeAt,
-    nodeLocated,
+    LINE_NODES, PROGRESS_EVENT, REPORT_EVENT, Sentence, TOLD, lineOf, lines, mendSwitches, nodeAt, nodeLocated,
 } from "./sentence.mjs";
+
+const reports = new Reports();
 
 app.registerExtension({
     name: "ConceptLoom.Sentences",
 
     setup() {
         api.addEventListener(PROGRESS_EVENT, ({ detail }) => {
-            nodeAt(openGraph(), detail.node)?.conceptLoomSentence?.say(detail.text, detail.curve);
+            nodeHere(detail.node)?.conceptLoomSentence?.say(detail.text, detail.curve);
         });
-        api.addEventListener(REPORT_EVENT, (event) => {
-            const node = nodeAt(openGraph(), event.detail.node);
-            if (!node?.conceptLoomSentence) return;
-            node.properties[TOLD] = heard(node.properties[TOLD], event.detail);
-            node.conceptLoomSentence.tell(lines(node.properties[TOLD]));
-            // Otherwise the page keeps it for a reload only once something is clicked.
-            app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.captureCanvasState?.();
+        api.addEventListener(REPORT_EVENT, ({ detail }) => {
+            reports.hear(openGraph().id, detail);
+            reports.show(openGraph().id, nodeHere);
         });
+        api.addEventListener("executing", ({ detail }) => {
+            if (detail) return; // a node's turn; the end of a prompt is no node's
+            reports.end();
+            keepReports();
+        });
+    },
+
+    afterConfigureGraph() {
+        reports.show(openGraph().id, nodeHere);
+        keepReports();
     },
 
     /** After an undo and a change of workflow, where nodes are made anew. */
@@ -78,6 +86,16 @@ app.registerExtension({
 
 function openGraph() {
     return app.rootGraph ?? app.graph;
+}
+
+function nodeHere(path) {
+    return nodeAt(openGraph(), path);
+}
+
+function keepReports() {
+    // Otherwise the page keeps them for a reload only once something is clicked.
+    const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
+    if (reports.keep(openGraph().id, nodeHere)) tracker?.captureCanvasState?.();
 }
 
 function repeat(node, output) {

@@ -27,7 +27,7 @@ export const LINE_NODES = new Set([
 ]);
 
 /** @typedef {{ text: string, warns: boolean }} Line */
-/** @typedef {{ prompt: string, samplers: Record<string, Line[]> }} Told what each sampler of one prompt has told */
+/** @typedef {{ prompt?: string, samplers: Record<string, Line[]> }} Told what each sampler of one prompt has told */
 
 /**
  * One line per concept; those that did not act warn.

@@ -26,6 +26,10 @@ EDIT = """(title) => {
     app.rootGraph.nodes[0].title = title;
     app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState();
 }"""
+STEPS = """(({ undoQueue, redoQueue }) => [undoQueue.length, redoQueue.length])(
+    app.extensionManager.workflow.activeWorkflow.changeTracker,
+)"""
+HEAR = "([event, detail]) => void app.api.dispatchEvent(new CustomEvent(event, { detail }))"
 DROP = """async (element, files) => {
     const transfer = new DataTransfer();
     for (const [name, type, text] of files) {
@@ -96,6 +100,14 @@ class ComfyPage:
 
     def undo(self) -> None:
         self.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.undo()")
+
+    def steps(self) -> list[int]:
+        """How many there are to undo, and how many to redo."""
+        return self.page.evaluate(STEPS)
+
+    def hear(self, event: str, detail: Json | None) -> None:
+        """As if the server had sent it."""
+        self.page.evaluate(HEAR, [event, detail])
 
     def saved(self) -> Json:
         """The file that Export gives."""

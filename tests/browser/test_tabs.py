@@ -21,6 +21,17 @@ def named(workflow: Json) -> Json:
     return {**workflow, "id": str(uuid4())}
 
 
+def composing() -> Json:
+    return only(named(read(EXAMPLES / "quickstart.json")), "ComposeConcepts")
+
+
+def ran(page: ComfyPage, sentence: str, **known: str) -> None:
+    """A prompt in which the sampler 9 told a warning of Compose."""
+    told = {"prompt_id": uuid4().hex, "reports": [{"word": "mug", "sentence": sentence, "warns": True}]}
+    page.hear("concept_loom.report", {"node": "5", "sampler": "9", **told, **known})
+    page.hear("executing", None)
+
+
 def tab(page: ComfyPage) -> str:
     """The name under which the open workflow is found again."""
     return page.page.evaluate("app.extensionManager.workflow.activeWorkflow.filename")
@@ -42,3 +53,16 @@ def test_sentences_and_curves_stay_through_an_undo_and_a_change_of_workflow(page
     page.switch(mine)
     expect(sentences).to_be_visible()
     expect(curve).to_be_visible()
+
+
+def test_a_run_that_tells_the_same_is_no_step_to_undo_and_leaves_those_to_redo(page: ComfyPage) -> None:
+    page.load(composing(), "mine")
+    ran(page, "<mug> did not act.")
+    page.edit("another title")
+    page.undo()
+    before = page.steps()
+    assert before[1] == 1
+    ran(page, "<mug> did not act.")
+    assert page.steps() == before
+    ran(page, "<mug> did not act: it stands in no prompt.")
+    assert page.steps() == [before[0] + 1, 0]
