@@ -17,7 +17,7 @@ from .page import tell
 
 PREVIEW_SHARE = 0.2  # of the time since the start may go to pictures
 PREVIEW_SIDE = 768  # of three pictures side by side
-EVENT = "concept_loom.progress"  # {"node", "text", "curve"}; an empty text when it is over
+EVENT = "concept_loom.progress"  # {"node", "text", "curve", "workflow"}; an empty text when it is over
 EVERY = 1.0  # seconds between two sentences
 
 

@@ -33,7 +33,7 @@ class Teller:
         return bool(self._heard & {(prompt, sampler), ("", "")})
 
     def send(self, reports: tuple[Report, ...], prompt: str, sampler: str) -> None:
-        """To the client whose prompt runs: {"node", "sampler", "prompt_id", "reports"}."""
+        """To the client whose prompt runs: {"node", "sampler", "prompt_id", "reports", "workflow"}."""
         told = [{**asdict(one), "warns": one.warns} for one in reports]
         tell(EVENT, {"node": self.node, "sampler": sampler, "prompt_id": prompt, "reports": told})
 

@@ -109,8 +109,9 @@ class Client:
             answer.raise_for_status()
             return content
 
-    def queue(self, prompt: dict[str, Any]) -> str:
-        return json.loads(self.post("/prompt", {"prompt": prompt, "client_id": self.id}))["prompt_id"]
+    def queue(self, prompt: dict[str, Any], **extra_data: Any) -> str:
+        body = {"prompt": prompt, "client_id": self.id, "extra_data": extra_data}
+        return json.loads(self.post("/prompt", body))["prompt_id"]
 
     def events(self, prompt_id: str) -> Iterator[Event]:
         """What the server says until this prompt has ended and stands in the history, which is after its outcome."""

@@ -15,10 +15,11 @@ app.registerExtension({
 
     setup() {
         api.addEventListener(PROGRESS_EVENT, ({ detail }) => {
+            if (whence(detail) !== openGraph().id) return;
             nodeHere(detail.node)?.conceptLoomSentence?.say(detail.text, detail.curve);
         });
         api.addEventListener(REPORT_EVENT, ({ detail }) => {
-            reports.hear(openGraph().id, detail);
+            reports.hear(whence(detail), detail);
             reports.show(openGraph().id, nodeHere);
         });
         api.addEventListener("executing", ({ detail }) => {
@@ -86,6 +87,11 @@ app.registerExtension({
 
 function openGraph() {
     return app.rootGraph ?? app.graph;
+}
+
+/** The workflow that an event belongs to: the open one where its prompt brought none. */
+function whence({ workflow }) {
+    return workflow || openGraph().id;
 }
 
 function nodeHere(path) {

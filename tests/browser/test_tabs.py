@@ -1,5 +1,6 @@
 """What stays on our nodes through undo, other workflows and other runs, in the real page."""
 
+import json
 from uuid import uuid4
 
 from playwright.sync_api import expect
@@ -22,7 +23,8 @@ def named(workflow: Json) -> Json:
 
 
 def composing() -> Json:
-    return only(named(read(EXAMPLES / "quickstart.json")), "ComposeConcepts")
+    quick = named(read(EXAMPLES / "quickstart.json"))
+    return only(quick, "LoadPlaygroundModel", "ConceptDataset", "LearnConcept", "ComposeConcepts")
 
 
 def ran(page: ComfyPage, sentence: str, **known: str) -> None:
@@ -66,3 +68,23 @@ def test_a_run_that_tells_the_same_is_no_step_to_undo_and_leaves_those_to_redo(p
     assert page.steps() == before
     ran(page, "<mug> did not act: it stands in no prompt.")
     assert page.steps() == [before[0] + 1, 0]
+
+
+def test_a_report_waits_for_its_workflow_and_leaves_the_open_one_alone(page: ComfyPage) -> None:
+    one, two = composing(), composing()
+    page.load(one, "one")
+    first = tab(page)
+    page.load(two, "two")
+    second, before = tab(page), page.steps()
+    ran(page, "<mug> did not act.", workflow=one["id"])
+    page.hear("concept_loom.progress", {"node": "5", "text": "12 of 400 steps", "curve": None, "workflow": one["id"]})
+    assert page.steps() == before
+    page.switch(first)
+    expect(page.texts("<mug> did not act.")).to_be_visible()
+    assert page.texts("12 of 400 steps").count() == 0
+    assert "did not act" in json.dumps(page.saved())
+    page.switch(second)
+    expect(page.texts("<mug> did not act.")).to_have_count(0)
+    assert "did not act" not in json.dumps(page.saved())
+    ran(page, "<mug> did not act.", workflow=two["id"])
+    expect(page.texts("<mug> did not act.")).to_be_visible()

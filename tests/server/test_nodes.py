@@ -16,9 +16,9 @@ from .conftest import PACK
 from .prompts import STEPS, Json, drawing, learning, loom, node
 
 
-def watched(client: Client, prompt: Json) -> list[Event]:
+def watched(client: Client, prompt: Json, **extra_data: object) -> list[Event]:
     events: list[Event] = []
-    client.finish(client.queue(prompt), events.append)
+    client.finish(client.queue(prompt, **extra_data), events.append)
     return events
 
 
@@ -221,3 +221,13 @@ def test_the_time_left_is_told_after_ten_steps_and_no_longer_when_it_is_over(cli
     assert told[-2]["curve"]["training"][-1][0] == int(told[-2]["text"].partition(" ")[0])
     (kept,) = next(e.data["output"]["curve"] for e in events if e.type == "executed" and e.data["node"] == "3")
     assert kept["training"][-1][0] == kept["steps"] == 40
+
+
+def test_what_is_told_names_the_workflow_that_was_queued_also_where_the_nodes_results_are_kept(client: Client) -> None:
+    told = []
+    for seed, info in enumerate(({"workflow": {"id": "one"}}, {"workflow": {"id": "two"}}, {"workflow": None}, None)):
+        prompt = {**learning(seed=32), **drawing(["3", 0], seed=seed)}
+        events = watched(client, prompt, extra_pnginfo=info)
+        assert trained(events) == (seed == 0)
+        told.append({e.data["workflow"] for e in events if e.type.startswith("concept_loom.")})
+    assert told == [{"one"}, {"two"}, {""}, {""}]
