@@ -10,6 +10,8 @@ export const PROGRESS_EVENT = "concept_loom.progress";
 /** The node's property that keeps what was told last: saved with the workflow, never part of a prompt. */
 export const TOLD = "concept_loom_told";
 
+const WARNING = "3px solid var(--warning-background, #b45309)";
+
 /** Nodes that say something of their own. */
 export const LINE_NODES = new Set([
     "ConceptLoom_ConceptDataset",
@@ -158,7 +160,8 @@ export function told(element, lines) {
     const shown = lines.map(({ text, warns }) => {
         const line = element.ownerDocument.createElement("div");
         line.textContent = warns ? `\u26a0 ${text}` : text;
-        line.style.color = warns ? "var(--warning-text, #f0b040)" : "var(--input-text, inherit)";
+        line.style.color = "var(--input-text, inherit)"; // no theme has a readable one for warnings
+        if (warns) Object.assign(line.style, { borderLeft: WARNING, paddingLeft: "5px" });
         return line;
     });
     element.replaceChildren(...shown);

@@ -68,6 +68,15 @@ test("what is told replaces what was told before, as text and not as markup", ()
     assert.equal(node.shown[0].textContent, "\u26a0 <mug> did not act");
 });
 
+test("a warning is written in the colour of all text, and marked by its sign and its edge", () => {
+    const node = element();
+    told(node, linesOf([ACTED, NOT]));
+    const [plain, warning] = node.shown.map((line) => line.style);
+    assert.equal(warning.color, plain.color);
+    assert.match(warning.borderLeft, /^3px solid var\(--warning-background, /);
+    assert.equal(plain.borderLeft, undefined);
+});
+
 test("what a node says itself and what samplers told of it stand together, whichever comes last", () => {
     const sentence = new Sentence(element());
     sentence.tell(linesOf([NOT]));
