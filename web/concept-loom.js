@@ -2,6 +2,7 @@
 /** Registers Concept Loom with ComfyUI's page; everything else is in the .mjs files beside this one. */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { keyOf, takePlace } from "./node-key.mjs";
 import { REMEMBERING_NODE, callByNamesHere, keepNote } from "./remembered.mjs";
 import { Reports } from "./reports.mjs";
 import {
@@ -56,6 +57,11 @@ app.registerExtension({
         node.onExecuted = function (output) {
             executed?.apply(this, arguments);
             repeat(node, output);
+        };
+        const added = node.onAdded;
+        node.onAdded = function () {
+            added?.apply(this, arguments);
+            takePlace(keyOf(openGraph(), this), widget.name, line);
         };
         const configured = node.onConfigure;
         node.onConfigure = function () {

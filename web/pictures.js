@@ -2,6 +2,7 @@
 /** Registers the widget that holds a Concept Dataset's pictures. */
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { keyOf, takePlace } from "./node-key.mjs";
 import { Gallery } from "./picture-gallery.mjs";
 import { filesOf, uploaded } from "./picture-upload.mjs";
 import { wordsOf } from "./picture-words.mjs";
@@ -39,6 +40,11 @@ function widgetOn(node, name) {
     // A run that is started while pictures are on their way waits for them.
     widget.serializeValue = () => gallery.arrived.then(() => gallery.value);
     takeDrops(node, gallery);
+    const added = node.onAdded;
+    node.onAdded = function () {
+        added?.apply(this, arguments);
+        takePlace(keyOf(app.rootGraph ?? app.graph, node), name, gallery.element);
+    };
     return widget;
 }
 

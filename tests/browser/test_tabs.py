@@ -67,6 +67,7 @@ def test_a_run_that_tells_the_same_is_no_step_to_undo_and_leaves_those_to_redo(p
     ran(page, "<mug> did not act.")
     assert page.steps() == before
     ran(page, "<mug> did not act: it stands in no prompt.")
+    expect(page.texts("it stands in no prompt")).to_be_visible()
     assert page.steps() == [before[0] + 1, 0]
 
 
