@@ -1,15 +1,17 @@
 // @ts-check
 /** The pictures on a Concept Dataset node: thumbnails that can be removed, a button, a place to drop on. */
+import { Copies } from "./picture-copies.mjs";
 import { entriesOf, placeOf, partitioned, valueOf } from "./picture-list.mjs";
 
 /** @typedef {import("./picture-list.mjs").Place} Place */
 /** @typedef {import("./picture-words.mjs").Words} Words */
 /**
- * What the page gives: how to upload, where a thumbnail is, what to do when the list changed.
+ * What the page gives: how to upload, where a thumbnail is, what to do when the list changed, and which node this is.
  * @typedef {object} Host
  * @property {(file: File) => Promise<string>} upload
  * @property {(place: Place, converted: boolean) => string} address of the file, or of what the server makes of it
  * @property {() => void} changed
+ * @property {() => string} key of the node in its workflow; empty where that is not open
  * @property {Words} words
  */
 
@@ -40,8 +42,7 @@ export class Gallery {
         this.host = host;
         /** @type {string[]} */
         this.entries = [];
-        /** Resolves when all that was dropped so far is on the server. */
-        this.arrived = Promise.resolve();
+        this.copies = new Copies(this);
         this.list = this.#make("ul", STYLES.list);
         this.list.setAttribute("aria-label", host.words.list);
         this.status = this.#make("span", "flex:1");
@@ -68,32 +69,19 @@ export class Gallery {
     }
 
     /**
-     * Uploads in order, one after the other, and says what could not be.
+     * Copies those that are pictures to the server, and says which are not.
      * @param {Iterable<File>} files
      * @returns {Promise<void>}
      */
     add(files) {
         const { pictures, others } = partitioned(files);
         const said = others.length ? [this.host.words.other(others.map((file) => file.name).join(", "))] : [];
-        this.arrived = this.arrived.then(() => this.#upload(pictures, said));
-        return this.arrived;
+        return this.copies.send(pictures, said);
     }
 
-    /**
-     * @param {File[]} files
-     * @param {string[]} said
-     */
-    async #upload(files, said) {
-        for (const [done, file] of files.entries()) {
-            this.said.textContent = this.host.words.sending(done + 1, files.length);
-            try {
-                const entry = await this.host.upload(file);
-                this.#set([...this.entries, entry]); // as they are by now: some may have been removed meanwhile
-            } catch (error) {
-                said.push(this.host.words.refused(file.name, error instanceof Error ? error.message : String(error)));
-            }
-        }
-        this.said.textContent = said.join("\n");
+    /** @param {string[]} arrived to the list as it is by now: some may have been removed meanwhile */
+    take(arrived) {
+        this.#set([...this.entries, ...arrived]);
     }
 
     /** @param {string[]} entries */

@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { keyOf, takePlace } from "./node-key.mjs";
+import { Copies } from "./picture-copies.mjs";
 import { Gallery } from "./picture-gallery.mjs";
 import { filesOf, uploaded } from "./picture-upload.mjs";
 import { wordsOf } from "./picture-words.mjs";
@@ -27,6 +28,7 @@ function widgetOn(node, name) {
             node.graph?.setDirtyCanvas(true, true);
             app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.captureCanvasState?.();
         },
+        key: () => keyOf(app.rootGraph ?? app.graph, node),
         words: wordsOf(app.extensionManager?.setting?.get("Comfy.Locale")),
     });
     const widget = node.addDOMWidget(name, TYPE, gallery.element, {
@@ -38,12 +40,17 @@ function widgetOn(node, name) {
         },
     });
     // A run that is started while pictures are on their way waits for them.
-    widget.serializeValue = () => gallery.arrived.then(() => gallery.value);
+    widget.serializeValue = () => gallery.copies.arrived.then(() => gallery.value);
     takeDrops(node, gallery);
     const added = node.onAdded;
     node.onAdded = function () {
         added?.apply(this, arguments);
-        takePlace(keyOf(app.rootGraph ?? app.graph, node), name, gallery.element);
+        takePlace(gallery.host.key(), name, gallery.element);
+    };
+    const configured = node.onConfigure;
+    node.onConfigure = function () {
+        configured?.apply(this, arguments);
+        Copies.handTo(gallery);
     };
     return widget;
 }

@@ -1,14 +1,15 @@
 """What stays on our nodes through undo, other workflows and other runs, in the real page."""
 
 import json
+from pathlib import Path
 from uuid import uuid4
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tools.places import EXAMPLES
 
 from .page import ComfyPage, Json
-from .workflows import changed, only, read
+from .workflows import changed, only, pictures, read, values
 
 CURVE = "Training loss over 4 steps"
 
@@ -89,3 +90,44 @@ def test_a_report_waits_for_its_workflow_and_leaves_the_open_one_alone(page: Com
     assert "did not act" not in json.dumps(page.saved())
     ran(page, "<mug> did not act.", workflow=two["id"])
     expect(page.texts("<mug> did not act.")).to_be_visible()
+
+
+def test_pictures_that_are_still_being_copied_are_there_when_their_workflow_is_open_again(
+    page: ComfyPage, tmp_path: Path
+) -> None:
+    files = pictures(tmp_path, "one.png", "two.png", "three.png", "four.png")
+    quick = named(changed(read(EXAMPLES / "quickstart.json"), ConceptDataset={0: ""}))
+    page.load(only(quick, "ConceptDataset"), "mine")
+    mine, gallery = tab(page), page.page.get_by_label("Pictures of this dataset")
+    held: list[Route] = []
+    page.page.route("**/upload/image", lambda route: held.append(route))
+    with page.page.expect_file_chooser() as chooser:
+        page.page.get_by_role("button", name="Choose pictures").click()
+    chooser.value.set_files(files)
+    go_on(page, held)
+    expect(gallery.get_by_role("img")).to_have_count(1)
+    page.load(named(learning()), "other")
+    go_on(page, held)
+    waiting(page, held)
+    page.switch(mine)
+    expect(gallery.get_by_role("img")).to_have_count(2)
+    page.edit("another title")
+    page.undo()
+    go_on(page, held)
+    expect(gallery.get_by_role("img")).to_have_count(3)
+    go_on(page, held)
+    expect(gallery.get_by_role("img")).to_have_count(4)
+    page.page.unroute("**/upload/image")
+    (kept,) = values(page.saved()).values()
+    assert kept[3].splitlines() == [f"concept_loom/{file.name}" for file in files]
+
+
+def waiting(page: ComfyPage, held: list[Route]) -> None:
+    """Until the page copies another file."""
+    while not held:
+        page.page.wait_for_timeout(50)
+
+
+def go_on(page: ComfyPage, held: list[Route]) -> None:
+    waiting(page, held)
+    held.pop().continue_()

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { Copies } from "../../web/picture-copies.mjs";
 import { Gallery } from "../../web/picture-gallery.mjs";
 import { entriesOf, entryOf, partitioned, placeOf, safeName, valueOf } from "../../web/picture-list.mjs";
 import { filesOf, uploaded } from "../../web/picture-upload.mjs";
@@ -23,10 +24,23 @@ class Element {
 const document = { createElement: (tag) => new Element(tag) };
 const picture = (name) => new File(["x"], name, { type: "image/png" });
 
-function gallery(upload = async (file) => `concept_loom/${file.name}`) {
+function gallery(upload = async (file) => `concept_loom/${file.name}`, key = () => "workflow:graph:1") {
     const seen = [];
-    const host = { upload, address: ({ filename }) => `/view/${filename}`, changed: () => seen.push(1), words: wordsOf("en") };
+    const host = {
+        upload, address: ({ filename }) => `/view/${filename}`, changed: () => seen.push(1), key, words: wordsOf("en"),
+    };
     return Object.assign(new Gallery(document, host), { seen });
+}
+
+/** Uploads that end one by one, by hand. */
+function slow() {
+    const waiting = [];
+    const upload = (file) => new Promise((found) => waiting.push(() => found(`concept_loom/${file.name}`)));
+    const next = async () => {
+        waiting.shift()();
+        await new Promise((resolve) => { setTimeout(resolve); });
+    };
+    return { upload, next };
 }
 
 for (const [value, entries] of [
@@ -70,6 +84,44 @@ test("what is removed while another file is on its way stays removed", async () 
     arrive("concept_loom/new.png");
     await arrived;
     assert.equal(shown.value, "concept_loom/new.png");
+});
+
+test("what arrives while another workflow is open, or later, is in the gallery that its node has by then", async () => {
+    const { upload, next } = slow();
+    let open = true;
+    const before = gallery(upload, () => (open ? "workflow:graph:2" : ""));
+    const arrived = before.add([picture("a.png"), picture("b.png"), picture("c.png")]);
+    await new Promise((resolve) => { setTimeout(resolve); });
+    await next();
+    open = false;
+    const saved = before.value;
+    await next();
+    assert.equal(before.value, saved);
+    const stranger = gallery(upload, () => "workflow:graph:3");
+    const after = gallery(upload, () => "workflow:graph:2");
+    after.value = saved;
+    for (const one of [stranger, after]) Copies.handTo(one);
+    assert.equal(after.value, "concept_loom/a.png\nconcept_loom/b.png");
+    assert.equal(after.said.textContent, "Copying 3 of 3 ...");
+    assert.equal(after.copies.arrived, arrived);
+    await next();
+    await arrived;
+    assert.equal(after.value, "concept_loom/a.png\nconcept_loom/b.png\nconcept_loom/c.png");
+    assert.equal(stranger.value, "");
+});
+
+test("what has all arrived before its workflow is open again waits there once, and an undo may take it back", async () => {
+    let open = true;
+    const before = gallery(undefined, () => (open ? "workflow:graph:4" : ""));
+    const arrived = before.add([picture("a.png")]);
+    open = false;
+    await arrived;
+    const after = gallery(undefined, () => "workflow:graph:4");
+    Copies.handTo(after);
+    assert.equal(after.value, "concept_loom/a.png");
+    const undone = gallery(undefined, () => "workflow:graph:4");
+    Copies.handTo(undone);
+    assert.equal(undone.value, "");
 });
 
 test("a file goes through ComfyUI's route, and the name that the server chose is kept", async () => {
