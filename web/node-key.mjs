@@ -15,8 +15,8 @@ export function keyOf(root, node) {
 }
 
 /**
- * Puts a node's element where that of the same node stands. Nodes 2.0 (WidgetDOM.vue, 1.47) mounts an element only once:
- * after an undo it would show that of the node before, and this one nowhere.
+ * Puts a node's element where that of the same node stands. Nodes 2.0 (WidgetDOM.vue, 1.47) mounts an element only
+ * once: after an undo it would show that of the node before, and this one nowhere.
  * @param {string} key empty where its workflow is not open
  * @param {string} widget
  * @param {HTMLElement} element

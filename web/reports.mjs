@@ -32,7 +32,8 @@ export class Reports {
      * @param {(node: string) => any} nodeOf
      */
     show(workflow, nodeOf) {
-        for (const [node, told] of this.#fresh.get(workflow) ?? []) nodeOf(node)?.conceptLoomSentence?.tell(lines(told));
+        const fresh = this.#fresh.get(workflow) ?? [];
+        for (const [node, told] of fresh) nodeOf(node)?.conceptLoomSentence?.tell(lines(told));
     }
 
     /**

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Sentence, heard, lineOf, lines, linesOf, mendSwitches, nodeAt, nodeLocated, told } from "../../web/sentence.mjs";
+import {
+    Sentence, heard, lineOf, lines, linesOf, mendSwitches, nodeAt, nodeLocated, told,
+} from "../../web/sentence.mjs";
 
 const made = (kind) => ({ kind, style: {}, textContent: "", setAttribute() {}, append() {} });
 const document = { createElement: made, createElementNS: (space, kind) => made(kind) };
