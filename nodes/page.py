@@ -25,7 +25,8 @@ def server() -> Any:
 
 def _workflow(running: Any) -> str:
     """From the prompt that runs: a node whose result is kept was given the hidden inputs of an earlier one."""
-    prompts = list(running.prompt_queue.currently_running.values())  # one at a time
+    queue = getattr(running, "prompt_queue", None)  # packs put queues of their own in its place
+    prompts = list(getattr(queue, "currently_running", {}).values())  # one at a time
     found = prompts[-1][3] if prompts else None  # number, id, prompt, extra_data, outputs
     for key in ("extra_pnginfo", "workflow", "id"):
         found = found.get(key) if isinstance(found, Mapping) else None
