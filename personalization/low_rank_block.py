@@ -27,7 +27,9 @@ class LowRankBlock:
 
     def __init__(self, site: Site, block: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         self.site, self.block = site, block
-        self.before: object = block.__dict__.get("forward")  # another pack's, where it stands on the block itself
+        self.before: Callable[..., Tensor] | None = block.__dict__.get(
+            "forward"
+        )  # another pack's, where it stands on the block itself
         self.plain: Callable[..., Tensor] = block.forward
         self.acting: Sequence[Acting] = ()
         self.cache = RowCache()

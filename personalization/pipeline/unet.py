@@ -104,7 +104,7 @@ class SiteProcessor:
         reading = self._reading(plan, hidden_states, encoder_hidden_states) if plan else None
         if reading is None or (reading.expected is None and reading.value is reading.context):
             context = reading.context if reading and reading.acting else encoder_hidden_states
-            rest = () if temb is None and not args else (temb, *args)  # a sliced one takes none
+            rest: tuple[Any, ...] = () if temb is None and not args else (temb, *args)  # a sliced one takes none
             return self.plain(attn, hidden_states, context, attention_mask, *rest, **kwargs)
         if attention_mask is not None:
             raise ValueError(

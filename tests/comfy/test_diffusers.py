@@ -250,7 +250,7 @@ def test_two_concepts_do_not_see_each_others_slots(woven):
     assert (drawn - calls.out).abs().max() < 1e-4
 
 
-def latents(family, prompt="a photo of <mug>", **how):
+def latents(family, prompt: str | None = "a photo of <mug>", **how):
     generator = torch.Generator().manual_seed(1)
     own = pipe(family)
     own.set_progress_bar_config(disable=True)

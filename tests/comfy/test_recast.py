@@ -86,7 +86,7 @@ def test_what_the_host_fetches_into_a_buffer_is_right_in_the_backward_pass(check
     wanted_loss, wanted = gradients(model, clip, "SD 1.5")
     for module in model.model.diffusion_model.modules():
         if hasattr(module, "comfy_cast_weights"):
-            module.comfy_cast_weights = True
+            module.__dict__["comfy_cast_weights"] = True
     monkeypatch.setattr(comfy.ops, "cast_bias_weight", Buffers())
     waiting = SimpleNamespace(model=model.model, load_device="another", offload_device="cpu")
     monkeypatch.setattr(session, "cast_again", lambda patchers, dtype: recast.cast_again((waiting,), dtype))

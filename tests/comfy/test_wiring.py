@@ -89,7 +89,8 @@ def test_a_sampler_that_takes_no_step_is_not_accused_of_another_model(model, den
 
 @pytest.mark.usefixtures("composed")
 def test_a_schedule_without_a_step_is_told_as_such(monkeypatch) -> None:
-    report = drawn(
-        lambda model, *words: guided(CFGGuider.execute(model, *words, 4.0)[0], torch.zeros(1)), "10", monkeypatch
-    )
+    def draw(model, positive, negative):
+        guided(CFGGuider.execute(model, positive, negative, 4.0)[0], torch.zeros(1))
+
+    report = drawn(draw, "10", monkeypatch)
     assert report.cause == "steps" and "KSampler (14) took no step" in report.sentence

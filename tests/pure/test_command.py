@@ -40,8 +40,13 @@ def test_more_devices_than_are_visible_are_refused():
         visible_device("2,3", 2)
 
 
-class Child(subprocess.Popen):
+Popen = subprocess.Popen
+
+
+class Child(Popen):
     """Sleeps instead of learning, and Ctrl-C comes while it is waited for."""
+
+    started: list = []
 
     def __init__(self, command, **options):
         super().__init__([sys.executable, "-c", "import time; time.sleep(60)"], **options)
@@ -54,7 +59,7 @@ class Child(subprocess.Popen):
 @pytest.fixture
 def started(monkeypatch):
     children = []
-    monkeypatch.setattr(Child, "started", children, raising=False)
+    monkeypatch.setattr(Child, "started", children)
     monkeypatch.setattr(subprocess, "Popen", Child)
     yield children
     for child in children:
@@ -72,7 +77,7 @@ def test_an_interrupt_ends_the_processes_of_all_devices(started, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(KeyboardInterrupt):
         main(["learn", "pictures", "--devices", "2"])
-    assert len(started) == 2 and all(super(Child, child).wait(20) for child in started)
+    assert len(started) == 2 and all(Popen.wait(child, 20) for child in started)
 
 
 def test_info_says_what_a_file_is(word, capsys):

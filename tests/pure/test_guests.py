@@ -1,5 +1,6 @@
 """Tokens that concepts bring along, against the papers' equations written out for one sample and one head at a time."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -29,7 +30,7 @@ def draw(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def attention(q, k, v, bias=0.0):
+def attention(q, k, v, bias: torch.Tensor | float = 0.0):
     """One sample, one head."""
     return (q @ k.T * q.shape[-1] ** -0.5 + bias).softmax(-1) @ v
 
@@ -80,7 +81,7 @@ def _literally(u):
     return one_head
 
 
-def _packed(head, q, k, v):
+def _packed(head: Callable[..., torch.Tensor], q, k, v):
     parts = zip(*(x.split(WIDTH // HEADS, -1) for x in (q, k, v)), strict=True)
     return torch.cat([head(*part) for part in parts], -1)
 
@@ -167,7 +168,7 @@ def test_a_mask_that_is_made_for_some_positions_after_the_other_is_the_whole_one
         masks.append(None if mask is None else mask.shape[2:])
         bias = torch.zeros(len(q), 1, 1, 1) if mask is None else mask
         return torch.stack(
-            [_packed(lambda *one, b=b: attention(*one, bias[b, 0]), q[b], k[b], v[b]) for b in range(len(q))]
+            [_packed(lambda q, k, v, b=b: attention(q, k, v, bias[b, 0]), q[b], k[b], v[b]) for b in range(len(q))]
         )
 
     def drawn():
@@ -181,7 +182,7 @@ def test_a_mask_that_is_made_for_some_positions_after_the_other_is_the_whole_one
     assert masks == [None, (6, 8), None, (4, 8), (2, 8)]
     u = torch.full((POSITIONS,), 0.6) if region is None else 0.6 * region.flatten()
     bias = torch.cat([torch.zeros(POSITIONS, POSITIONS), u.log().clamp(min=-3e4)[:, None].expand(-1, 2)], 1)
-    assert torch.allclose(whole[1], _packed(lambda *one: attention(*one, bias), q[1], k[1], v[1]), atol=1e-5)
+    assert torch.allclose(whole[1], _packed(lambda q, k, v: attention(q, k, v, bias), q[1], k[1], v[1]), atol=1e-5)
 
 
 def test_only_parts_of_that_kind_at_that_site_are_brought():
