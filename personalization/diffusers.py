@@ -33,6 +33,7 @@ from .parts.low_rank import LowRank
 from .pipeline.unet import Now, PipelineBlock, SiteProcessor, sites_of
 from .pipeline.words import Words
 from .prompt import Mark, aside, phrase_rows, slots_of
+from .regions import WHOLE
 from .report import Report, Run, reports
 from .sites import Site
 
@@ -243,7 +244,7 @@ class Woven:
         be encoded alike and only one of them hold the word. Else by what the rows hold.
         """
         if states not in self._heard:
-            joined = [_joined(self._sides)] if self._sides else []
+            joined = [_joined(self._sides)] if len({side.encoded.shape[1:] for side in self._sides}) == 1 else []
             known = (side for side in (*joined, *self._sides[::-1]) if _same_rows(side.encoded, states))
             by_place = next((side.slots for side in known), None)
             self._heard[states] = heard = by_place or [self._slots_in(sample) for sample in states]
@@ -296,4 +297,4 @@ def _layer_sites(placed: PlacedConcept) -> set[Site]:
 
 def _everywhere(placed: PlacedConcept, samples: int, device: torch.device) -> Presence:
     u = torch.full((samples,), placed.strength, device=device)
-    return Presence(placed, u, tuple((sample, (0.0, 0.0, 1.0, 1.0)) for sample in range(samples)))
+    return Presence(placed, u, tuple((sample, WHOLE) for sample in range(samples)))
