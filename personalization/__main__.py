@@ -190,9 +190,9 @@ def number(of: Range, kind: Callable[[str], float] = float) -> Callable[[str], f
         with suppress(ValueError):
             if of.least <= (value := kind(text)) <= of.most:
                 return value
-        whole = "whole number" if kind is int else "number"
+        kinds = "whole number" if kind is int else "number"
         raise argparse.ArgumentTypeError(
-            f"'{text}' was given; a {whole} from {of.least:g} to {of.most:g} is needed. Give one, or leave it out."
+            f"'{text}' was given; a {kinds} from {of.least:g} to {of.most:g} is needed. Give one, or leave it out."
         )
 
     return read
