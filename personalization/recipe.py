@@ -252,7 +252,7 @@ RECIPES: dict[tuple[str, str], Sourced] = {
     ("staged fast", "Playground"): replace(
         _STAGED_FAST,
         ours=replace(
-            _STAGED_FAST.ours, stages=_staged(5e-3, 3e-3, 1e-2, 200), steps=120, reach=120, batch_size=16, strength=0.7
+            _STAGED_FAST.ours, stages=_staged(5e-3, 3e-3, 1e-2, 200), steps=120, reach=120, batch_size=16, strength=0.8
         ),
         measured="bench methods, world seed 0; rates, schedule and strength by hand (benchmarks/trials.md)",
     ),

@@ -20,7 +20,7 @@ from .prior import Prior
 from .recipe import Recipe, Stage
 from .sites import Site
 
-PRIOR_SHARE = 20  # pictures of the batch per picture of the class, for which prior preservation runs the model twice
+PRIOR_SHARE = 40  # pictures of the batch per picture of the class, for which prior preservation runs the model twice
 
 
 class Asked(NamedTuple):

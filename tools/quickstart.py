@@ -22,7 +22,7 @@ from .client import Client
 from .places import EXAMPLES, OUTPUT
 from .progress import Progress
 from .refusal import Refusal
-from .sheet import Row, sheet
+from .sheet import Row, save_sheet
 from .workflow import to_prompt
 
 WORKFLOW = EXAMPLES / "quickstart.json"
@@ -165,18 +165,20 @@ def _removed(word: str) -> str:
 def _drawn(client: Client, graph: Graph, request: Quickstart, info: dict[str, Any]) -> list[Row]:
     """All cells in one prompt, through the same composed MODEL and CLIP."""
     side = {"Playground": 64, "SDXL": 1024}.get(info["base"]["family"], 512)
-    nouns = _nouns(request, info)
+    asked = {
+        title: [" ".join(template.format(noun).split()) for template in request.templates]
+        for title, noun in _nouns(request, info).items()
+    }
     prompt = {key: node for key, node in graph.prompt.items() if key in graph.learning() or key == graph.compose}
     prompt["negative"] = _encoded(graph, "")
     prompt["latent"] = {"class_type": "EmptyLatentImage", "inputs": {"width": side, "height": side, "batch_size": 1}}
-    for row, noun in enumerate(nouns.values()):
-        for column, template in enumerate(request.templates):
-            prompt |= _cell(graph, f"{row}-{column}", " ".join(template.format(noun).split()), seed=column)
+    for row, texts in enumerate(asked.values()):
+        for column, text in enumerate(texts):
+            prompt |= _cell(graph, f"{row}-{column}", text, seed=column)
     outputs = _do(client, prompt)
-    columns = range(len(request.templates))
     rows = [
-        Row(title, "", [_picture(client, outputs[f"{row}-{column} saved"]) for column in columns])
-        for row, title in enumerate(nouns)
+        Row(title, "", [_picture(client, outputs[f"{row}-{column} saved"]) for column in range(len(texts))], texts)
+        for row, (title, texts) in enumerate(asked.items())
     ]
     return [Row("your pictures", "", _references(request)), *rows]
 
@@ -222,9 +224,8 @@ def _sheet(rows: list[Row], info: dict[str, Any], request: Quickstart) -> Path:
         rows = with_scores(rows, info["class_word"])
     scores = info.get("scores", {})
     held = f", {1 - scores['held_out']:.0%} closer to the held-out picture" if "held_out" in scores else ""
-    page = sheet(f"<{info['placeholder']}> learned in {info['steps']} steps ({info['method']}){held}", rows)
     path = OUTPUT / "quickstart.png"
-    page.save(path)
+    save_sheet(f"<{info['placeholder']}> learned in {info['steps']} steps ({info['method']}){held}", rows, path)
     return path
 
 

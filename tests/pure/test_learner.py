@@ -372,9 +372,10 @@ class NotedPrior(Prior):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "asked"), [(40, [(2, 0.5)] * 20), (20, [(1, 0.5)] * 20), (4, [(1, 2.5)] * 4), (1, [(1, 10.0)])]
+    ("batch_size", "asked"),
+    [(80, [(2, 0.5)] * 40), (40, [(1, 0.5)] * 40), (4, [(1, 5.0)] * 4), (1, [(1, 20.0)])],
 )
-def test_prior_preservation_takes_one_picture_in_twenty_also_of_small_batches(batch_size: int, asked: list) -> None:
+def test_prior_preservation_takes_one_picture_in_forty_also_of_small_batches(batch_size: int, asked: list) -> None:
     prior = NotedPrior()
-    learn(task(replace(ROWS, steps=20, batch_size=batch_size, dpp=0.5), prior=prior))
+    learn(task(replace(ROWS, steps=40, batch_size=batch_size, dpp=0.5), prior=prior))
     assert prior.__dict__["asked"] == asked

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from concept_loom.personalization.checkpoint import load
+from concept_loom.personalization.grid import CELL
 from PIL import Image
 
 from tools import quickstart
 from tools.client import Client
 from tools.places import EXAMPLES
 from tools.server import Server
-from tools.sheet import CELL
 
 SEED, STEPS, SAMPLING = 41, 4, 2  # a seed of its own: nothing comes from the cache of another test's prompt
 OWN = quickstart.Quickstart(images=None, class_word=None, placeholder=None, checkpoint=None)
