@@ -56,8 +56,8 @@ class PlaceConcept(io.ComfyNode):
                     "role",
                     options=[AS_LEARNED, *ROLES],
                     default=AS_LEARNED,
-                    tooltip="A concept that was learned as both can be narrowed to subject or style: low-rank layers "
-                    "then keep to a subject's words. Rows act alike in every role.",
+                    tooltip="Narrows a concept that was learned as both. subject: its low-rank layers change its own "
+                    "words only. style: it draws as both does. Rows act alike in every role.",
                 ),
                 _percent(
                     "start",

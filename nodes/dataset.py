@@ -58,8 +58,8 @@ class ConceptDatasetNode(io.ComfyNode):
                     multiline=True,
                     default="",
                     tooltip="One line per picture: the folder's by name, those dropped here, then connected images. "
-                    "What a caption names is less likely to be learned as part of the concept. Empty: captions are "
-                    "made by Learn Concept.",
+                    "What a caption names is less likely to be learned as part of the concept. staged and staged "
+                    "fast (auto from 3 pictures on) do not read them. Empty: 'a photo of <mug>' and the like.",
                     advanced=True,
                 ),
                 io.Combo.Input(

@@ -119,7 +119,7 @@ class ExportConcept(io.ComfyNode):
         path = free_path(folder, inside(name.strip() or file_name(concept.word), kind))
         if format == EMBEDDING:  # it is written in prompts, where a name ends at a space
             path = free_path(path.parent, file_name(path.stem))
-        made = exported(spoken(concept), format, path.stem)
+        made = exported(spoken(concept), format, file_name(path.stem))
         made.save(path)
         told = f"Saved as output/{kind}/{path.relative_to(folder).as_posix()}. {made.sentence}"
         return io.NodeOutput(ui={"text": (told,)})

@@ -98,8 +98,7 @@ class StrengthSheet(io.ComfyNode):
                 _eyes(),
                 _prompts(
                     "One per line, with the concept's word; <word> stands for any. More lines judge better and take "
-                    "longer. Empty: a set for its role.",
-                    "a photo of <word> on the beach\na watercolor painting of <word>",
+                    "longer. Empty: two for its role."
                 ),
                 io.Float.Input(
                     "highest",
@@ -172,12 +171,12 @@ def _eyes() -> io.Input:
     )
 
 
-def _prompts(tooltip: str, default: str = "") -> io.Input:
+def _prompts(tooltip: str) -> io.Input:
     return io.String.Input(
         "prompts",
         optional=True,
         multiline=True,
-        default=default,
+        default="",
         placeholder="a photo of <word> on the beach",
         tooltip=tooltip,
     )

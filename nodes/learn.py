@@ -20,7 +20,7 @@ from ..personalization.methods import AUTO, METHODS
 from ..personalization.recipe import BATCH_SIZE, LEARNING_RATE, STEPS, Range
 from ..personalization.wish import BUDGETS, Wish
 from .failure import explained
-from .folders import all_folders
+from .folders import all_folders, name_of
 from .progress import LearningProgress
 from .sockets import CATEGORY, SPEAKS, Concept, Dataset
 
@@ -92,7 +92,7 @@ class LearnConcept(io.ComfyNode):
 
 def _output(lesson: Lesson, curve: Curve) -> io.NodeOutput:
     told = "\n".join(
-        filter(None, (*lesson.sentences, used_at(lesson.concept), f"The file is concepts/{lesson.path.name}."))
+        filter(None, (*lesson.sentences, used_at(lesson.concept), f"The file is concepts/{name_of(lesson.path)}."))
     )
     log.info(told)
     placed = as_recommended(lesson.concept, lesson.word)
@@ -117,14 +117,16 @@ def _words() -> list[io.Input]:
     return [
         io.String.Input(
             "placeholder",
-            default="mug",
+            default="",
+            placeholder="mug",
             tooltip="The word for prompts: mug is written as <mug>. Another word does not learn again.",
         ),
         io.String.Input(
             "class_word",
-            default="mug",
-            tooltip="What it is, in a word or two: mug, stuffed toy. Learning starts from what the model knows of it; "
-            "a style may leave it empty.",
+            default="",
+            placeholder="mug",
+            tooltip="What it is, in a word or two: mug, stuffed toy. Learning starts from what the model knows of it. "
+            "For a style its kind (watercolor), or empty.",
         ),
         io.Combo.Input(
             "role",
@@ -141,19 +143,20 @@ def _effort() -> list[io.Input]:
             "method",
             options=[AUTO, *METHODS],
             default=AUTO,
-            tooltip="auto: staged fast for a subject or a style from 3 pictures on, which did best in our benches, "
-            "else quick. quick: a row per layer. layerwise: also an image token per layer, held to the class. nested: "
-            "values that depend on the place in the picture. staged: word, attention, then identity in low-rank "
-            "layers; larger and slower, staged fast less so. textual inversion: one word, the smallest file and the "
-            "least exact.",
+            tooltip="auto: staged fast for a subject or a style from 3 pictures on, which came nearest of ours in our "
+            "benches, else quick. quick: a row per layer. layerwise: also an image token per layer, held to the "
+            "class. nested: values that depend on the place in the picture. staged: word, attention, then identity in "
+            "low-rank layers; larger and slower, staged fast less so. textual inversion: one word, the smallest file "
+            "and the least exact.",
         ),
         io.Combo.Input(
             "budget",
             options=list(BUDGETS),
             default="balanced",
-            tooltip="How long it learns. More brings it closer to the pictures. Where two or more are held out, the "
-            "best moment is kept, so that too much does no harm; else the last. After ten steps the node says how long "
-            "that takes on this machine.",
+            tooltip="How long it learns: fast is the method's own number of steps, balanced twice and thorough four "
+            "times as many. More brings it closer to the pictures. Where two or more are held out, the best moment is "
+            "kept, so that too much does no harm; else the last. After ten steps the node says how long that takes on "
+            "this machine.",
         ),
         io.Int.Input(
             "seed",

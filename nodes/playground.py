@@ -16,7 +16,7 @@ class LoadPlaygroundModel(io.ComfyNode):
             display_name="Load Playground Model",
             category=CATEGORY,
             description="A tiny model of a small drawn world that comes with the pack: everything can be tried in "
-            "seconds, without a download. For real pictures load a checkpoint instead.",
+            "minutes, without a download. For real pictures load a checkpoint instead.",
             search_aliases=["example model", "demo checkpoint", "tiny model", "test model"],
             inputs=[],
             outputs=[

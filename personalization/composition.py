@@ -75,6 +75,6 @@ def narrowed(placed: PlacedConcept, role: str) -> PlacedConcept:
     if role not in (own, "") and own != "both":
         raise ValueError(
             f"The concept '{placed.concept.info.name}' was learned as {own}; it cannot be used as {role}. "
-            f"Use it as {own}, or learn it again with the role {role} or both."
+            f"Use it as {own}, or learn it again with the role {' or '.join(dict.fromkeys((role, 'both')))}."
         )
     return replace(placed, role=role)

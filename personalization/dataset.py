@@ -69,7 +69,7 @@ class ConceptDataset:
         """What was read, masked, captioned, held out and left out, a sentence each."""
         masked = sum(picture.mask is not None for picture in self.pictures)
         captioned = sum(bool(picture.caption) for picture in self.pictures)
-        first = f"{len(self.pictures)} pictures, {masked} with a mask, {captioned} with a caption."
+        first = f"{_pictures(len(self.pictures))}, {masked} with a mask, {captioned} with a caption."
         return (first, self._holdout_sentence(), *self.unread)
 
     def _holdout_sentence(self) -> str:
@@ -77,9 +77,10 @@ class ConceptDataset:
             names = ", ".join(picture.name for picture in self.holdout)
             return f"Held out and never trained on, to tell learning from copying: {names}."
         if len(self.pictures) < ENOUGH:
+            at_once = "; holdout 1 does too, but learns from one picture less" if len(self.pictures) > 1 else ""
             return (
-                f"With {len(self.pictures)} pictures none is held out, as every one is needed to learn from: "
-                f"overfitting cannot be judged. {ENOUGH} or more pictures allow it, or set holdout to 1."
+                f"With {_pictures(len(self.pictures))} none is held out, as every one is needed to learn from: "
+                f"overfitting cannot be judged. {ENOUGH} or more pictures allow it{at_once}."
             )
         return "No picture is held out, as asked: overfitting cannot be judged."
 
@@ -97,6 +98,10 @@ def dataset_of(pictures: Sequence[Picture], holdout: str | int = AUTO, unread: S
         )
     ordered = tuple(sorted(pictures, key=lambda picture: (replace(picture, caption="", mask=None).hash, picture.hash)))
     return ConceptDataset(ordered, _split(ordered, count), tuple(unread))
+
+
+def _pictures(count: int) -> str:
+    return f"{count} picture{'' if count == 1 else 's'}"
 
 
 def _auto_holdout(pictures: int) -> int:

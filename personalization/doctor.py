@@ -74,7 +74,8 @@ def health(dataset: ConceptDataset, findings: Sequence[Finding]) -> Health:
     lost = [(COSTS[one.kind], len(one.pictures) / len(dataset.pictures)) for one in findings]
     points = max(0, round(100 - sum(cost * share for (cost, _), share in lost)))
     if not lost:
-        return Health(points, f"Score of this set: {points} of 100; nothing to improve was noticed.")
+        said = "nothing to improve was noticed. Learn Concept, which knows the model, also looks at their size."
+        return Health(points, f"Score of this set: {points} of 100; {said}")
     reasons = ", ".join(f"{name} -{cost * share:.0f}" for (cost, name), share in lost)
     return Health(points, f"Score of this set: {points} of 100 ({reasons}).")
 
@@ -128,8 +129,8 @@ def _cut(dataset: ConceptDataset) -> Finding | None:
     return finding_on(
         "cut",
         cut,
-        f"More than {LOST:.0%} is cut away, for none is learned longer than {LONGEST:g} times its other side: {{}}. "
-        "Crop them around the subject, or give masks.",
+        f"No picture is learned longer than {LONGEST:g} times its short side, so more than {LOST:.0%} is cut away of: "
+        "{}. Crop them around the subject, or give masks.",
     )
 
 

@@ -16,7 +16,7 @@ def fits(concept: Concept, base: Base) -> str:
     missing = _lacking(concept, base)
     if missing:
         raise ValueError(
-            f"The concept '{name}' acts at {', '.join(missing[:3])}{' ...' if missing[3:] else ''} of a {own.family} "
+            f"The concept '{name}' acts at {', '.join(missing[:3])}{' ...' if missing[3:] else ''} of {_a(own.family)} "
             "model; this one has no such sites. A model of the same architecture is needed. "
             f"Load {own.name or 'the checkpoint that it was learned on'}."
         )
@@ -31,7 +31,10 @@ def _lacking(concept: Concept, base: Base) -> list[str]:
 
 def _note(own: Base, base: Base) -> str:
     if own.prediction and own.prediction != base.prediction:  # files of others do not say
-        return f"Learned on {own.name or 'a model'} with {own.prediction}-prediction; this model has {base.prediction}."
+        return (
+            f"Learned on {own.name or 'a model'}, which predicts {own.prediction}; this model predicts "
+            f"{base.prediction}, so it may look wrong here. A checkpoint that predicts {own.prediction} suits it."
+        )
     if own.fingerprint and base.fingerprint and own.fingerprint != base.fingerprint:
         return f"Learned on {own.name or f'another {own.family} checkpoint'}; it may act less exactly here."
     return ""

@@ -94,7 +94,7 @@ def told(losses: Sequence[float], held: Sequence[Held], steps: int, finished: bo
     better = f"{1 - best.loss:.1%} closer to the held-out pictures than the class word"
     if best.step == held[-1].step:
         return f"Learned in {until}; the last is the best, {better}."
-    return f"Best at step {best.step} of {until}, {better}; {_later(losses, best.step)}."
+    return f"Learned in {until}; step {best.step} was the best and is kept, {better}; {_later(losses, best.step)}."
 
 
 def ended_early(began: Sequence[int], taken: int, planned: Sequence[int], finished: bool) -> str:

@@ -198,7 +198,7 @@ class _Run:
         state, optimizer, generator = self.state, self.state.optimizer, self.state.generator()
         loss = self._finite(self.training.backward(self.draw(generator), self.state.step, generator))
         if loss is None:
-            raise LearningDiverged(self._likely_cause(learning_rate), self.learned(finished=False))
+            raise LearningDiverged(self._likely_cause(), self.learned(finished=False))
         if state.step % self.every == 0:
             self.check()  # here, where this batch has just shown that the state is sound
         for group in optimizer.param_groups:
@@ -313,15 +313,15 @@ class _Run:
         value, *largest = torch.stack([loss, *sizes]).tolist()
         return value if all(map(math.isfinite, (value, *largest))) else None
 
-    def _likely_cause(self, learning_rate: float) -> str:
-        start = self.task.start
+    def _likely_cause(self) -> str:
+        start, rate = self.task.start, self.recipe.stages[0].learning_rate * self.recipe.stride
         grown = max(
             float(tensor.detach().abs().max()) / max(float(start[name].abs().max()), 1e-6)
             for name, tensor in self.state.parameters.items()
             if start[name].any()  # low-rank layers start with a B of zeros
         )
         cause = (
-            f"the concept has grown {grown:.0f} times, so the learning rate {learning_rate:g} is too high: lower it"
+            f"the concept has grown {grown:.0f} times, so the learning rate {rate:g} is too high: set {rate / 3:.1g}"
             if not grown < GROWN
             else "the model itself overflowed, as fp16 does: start ComfyUI with --bf16-unet or --fp32-unet"
         )

@@ -102,7 +102,12 @@ class Recipe:
 
         Past its reach the whole run takes smaller steps, so that more of them refine and do not go further.
         """
-        return self._schedule(step, steps) * min(1.0, self.reach / self.steps if self.reach else 1.0)
+        return self._schedule(step, steps) * self.stride
+
+    @property
+    def stride(self) -> float:
+        """Share of the learning rates that a run of this length takes at most."""
+        return min(1.0, self.reach / self.steps) if self.reach else 1.0
 
     def _schedule(self, step: int, steps: int) -> float:
         warm = max(1, round(self.warmup * steps))

@@ -107,7 +107,8 @@ def _did(word: str, acted: int, sites: int, placeless: int) -> str:
         return "{word} acted through its embedding; it has no part in the denoiser."
     did = f"{{word}} acted at {acted} of {sites} sites."
     return (
-        f"{did} At {placeless} another pack owns the attention, and it could not act or keep to its region."
+        f"{did} At {placeless} of them another pack owns the attention, so it could not act or keep to its region "
+        "there: take that pack's node out where it should."
         if placeless
         else did
     )

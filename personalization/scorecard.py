@@ -216,22 +216,27 @@ def _reasons(real: Real, concept: Marks, floor: float, top: float | None) -> dic
     if not len(real.held_out):
         found["gap"] = (
             "Nothing was held out: overfitting cannot be judged, and identity is against the pictures that it was "
-            "learned from. Set holdout to 1 in Concept Dataset, or give it 8 pictures or more."
+            "learned from. Give Concept Dataset 8 pictures or more, or set its holdout to 1 (which learns from one "
+            "picture less), and learn it again."
         )
     if concept.kept is None:
         found["kept"] = (
             "There are too few real pictures, or they and the class word's overlap too much for this image encoder: in "
-            "how many pictures it is kept cannot be told."
+            "how many pictures it is kept cannot be told. Add real pictures, or connect another CLIP_VISION."
         )
     if concept.copies is None and len(real.training):
-        found["copies"] = f"Fewer than {LEAST_PAIRS} pairs of real pictures: what a copy is cannot be told."
+        found["copies"] = (
+            f"Fewer than {LEAST_PAIRS} pairs of real pictures: what a copy is cannot be told. Add real pictures."
+        )
     if top is None:
-        found["closed"] = "There is one real picture alone: how near real pictures come to each other is not known."
+        found["closed"] = (
+            "There is one real picture alone: how near real pictures come to each other is not known. Add a second one."
+        )
     elif top - floor < LEAST_WAY:
         found["closed"] = (
             f"Real pictures ({top:.3f}) are no nearer to each other than the class word comes ({floor:.3f}): this "
             "image encoder cannot tell the thing from its class, or the pictures differ too much. Closed cannot be "
-            "given."
+            "given. Connect another image encoder, such as DINO, or add pictures."
         )
     return found
 

@@ -182,7 +182,7 @@ def _advice(batch_size: int, node: str, shortage: str) -> str:
     if batch_size > 1:
         return (
             f"The device has too little memory for {batch_size} pictures per step. {shortage} "
-            f"Lower batch_size under the advanced inputs of {node}; with 1 it needs the least."
+            f"Set batch_size under the advanced inputs of {node} to {batch_size // 2}; with 1 it needs the least."
         )
     return (
         f"The device has too little memory for learning from one picture per step on this model. {shortage} "

@@ -49,6 +49,8 @@ def strength_sheet(
     with torch.inference_mode(False):
         note = fits(placed.concept, canvas.base())
         prompts = asked(lines, placed)
+        if not lines.strip():  # each is drawn at every strength
+            prompts = (prompts[0], prompts[-1])
         columns = _columns(canvas, placed, prompts, strengths, effort)
         rungs, why = _judged(canvas, prompts, columns, strengths, reference, placed)
     advice = advised(rungs) if rungs else Advice(None, NOTHING_TO_COMPARE)

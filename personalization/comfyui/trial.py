@@ -83,7 +83,10 @@ def texts_of(clip: comfy.sd.CLIP, prompts: Sequence[Asked], plain: Tensor, each:
     own prompts, or the two encoders do not belong together.
     """
     if not projects(clip):
-        return None, f"{OTHER_TEXT}this checkpoint's CLIP has no projection into the space of pictures."
+        return None, (
+            f"{OTHER_TEXT}this checkpoint's CLIP has no projection into the space of pictures (SD 1.5's never has). "
+            "Judge by identity, and by eye."
+        )
     texts = read(clip, [one.plain for one in prompts])
     if texts.shape[1] != plain.shape[1]:
         return None, (

@@ -83,5 +83,6 @@ def refuse_unmatched(base: Base, keys: tuple[str, ...]) -> None:
     unmatched = [key for key in keys if not any(fnmatchcase(own, key) for own in known)]
     if unmatched:
         raise ValueError(
-            f"Among the sites are {', '.join(unmatched)}; {base.family} has {', '.join(known)}. Name some of these."
+            f"The sites name {', '.join(unmatched)}, which this model does not have; "
+            f"{base.family} has {', '.join(known)}. Name some of these."
         )

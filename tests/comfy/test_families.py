@@ -85,7 +85,9 @@ def test_a_node_that_says_what_the_model_predicts_is_believed(kind, prediction):
     model = sampling(kind)(tiny.model())
     assert base_of(model).prediction == prediction
     torch.testing.assert_close(*errors(model, "SD 1.5"), rtol=1e-2, atol=1e-3)
-    assert f"eps-prediction; this model has {prediction}" in fits(tiny.concept(), base_of(model)) or prediction == "eps"
+    assert (
+        f"predicts eps; this model predicts {prediction}" in fits(tiny.concept(), base_of(model)) or prediction == "eps"
+    )
 
 
 @pytest.mark.parametrize("kind", known.models, ids=lambda kind: kind.__name__)

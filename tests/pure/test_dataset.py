@@ -214,7 +214,9 @@ def test_a_mask_of_another_size_is_refused() -> None:
 def test_two_pictures_are_held_out_from_eight_on(count: int, held: int) -> None:
     dataset = dataset_of(some(count))
     assert len(dataset.holdout) == held and len(dataset.training) == count - held
-    assert ("cannot be judged" not in " ".join(dataset.report())) == bool(held)
+    said = " ".join(dataset.report())
+    assert ("cannot be judged" not in said) == bool(held)
+    assert ("1 pictures" in said, "holdout 1" in said) == (False, 1 < count < 8)
 
 
 def test_the_split_depends_on_the_pictures_not_on_their_order_or_names() -> None:

@@ -115,7 +115,7 @@ def test_rows_start_at_the_chosen_sites_only(keys: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("keys", [("middle.9.9",), ("middle.9.*",), ("middle.0.0", "middle.9.9")])
 def test_sites_that_are_not_there_are_refused_by_name(keys: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="Among the sites are middle.9."):
+    with pytest.raises(ValueError, match="The sites name middle.9"):
         start(beginning(recipe=replace(QUICK, sites=keys)))
 
 
