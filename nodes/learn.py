@@ -214,7 +214,9 @@ def _of_the_method() -> list[io.Input]:
         _term(
             "prior_preservation", "layerwise (DPP): image tokens leave pictures of the class as the model makes them."
         ),
-        _term("self_regularisation", "layerwise (CASR): image tokens stay near what the class looks like."),
+        _term(
+            "self_regularisation", "layerwise (CASR): image tokens stay near the mean of what the pictures look like."
+        ),
         _term("attention_regulariser", "staged: the word takes as much attention as its class word does."),
         io.String.Input(
             "settings",

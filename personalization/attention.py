@@ -108,6 +108,20 @@ def planned(
     return Plan(everywhere, regional, pairs, present, active, valued, call.tokens)
 
 
+def planned_beside(
+    composition: Composition, call: Call, spans: Mapping[str, slice], windows: Mapping[str, Window]
+) -> Plan:
+    """As `planned`, of a model into which nothing is merged: such layers act beside its weights in every sample."""
+    merged = [one for one in composition if one.concept.has(LowRank) and one.merges and one.strength]
+    plan = planned(composition, call, spans, windows, {one.word for one in merged})
+    return plan._replace(low_rank=(*plan.low_rank, *(_everywhere(one, call) for one in merged)))
+
+
+def _everywhere(placed: PlacedConcept, call: Call) -> Presence:
+    u = torch.full_like(call.sigma, placed.strength, dtype=torch.float32)
+    return Presence(placed, u, tuple((sample, WHOLE) for sample in range(len(u))))
+
+
 def _with(kinds: tuple[type[Part], ...], places: Iterable[Places]) -> list[list[Places]]:
     """Per concept that has a part of these kinds its places: one, or one for each text encoder that differs."""
     own: dict[int, list[Places]] = {}

@@ -65,6 +65,11 @@ class ConceptDataset:
         parts = [picture.hash for picture in self.pictures] + [f"held {i}" for i in sorted(self.held_out)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    @cached_property
+    def uncaptioned(self) -> ConceptDataset:
+        """The same pictures and split for a method that reads no captions."""
+        return replace(self, pictures=tuple(replace(picture, caption="") for picture in self.pictures))
+
     def report(self) -> tuple[str, ...]:
         """What was read, masked, captioned, held out and left out, a sentence each."""
         masked = sum(picture.mask is not None for picture in self.pictures)

@@ -23,17 +23,15 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .attention import Call, Chunk, Window, planned
+from .attention import Call, Chunk, Window, planned_beside
 from .composition import Composition, PlacedConcept, woven
 from .concept import Base, channel_spans
 from .denoiser import Slots
 from .fit import fits
-from .guests import Presence
 from .parts.low_rank import LowRank
 from .pipeline.unet import Now, PipelineBlock, SiteProcessor, sites_of
 from .pipeline.words import Words
 from .prompt import Mark, aside, phrase_rows, slots_of
-from .regions import WHOLE
 from .report import Report, Run, reports
 from .sites import Site
 
@@ -229,9 +227,7 @@ class Woven:
         chunks = tuple(Chunk(n, 1, slots, states.shape[1]) for n, slots in enumerate(heard) if slots)
         merged = [one for one in self.composition if one.concept.has(LowRank) and one.merges and one.strength]
         call = Call(chunks, states.shape[1], steps)
-        plan = planned(self.composition, call, self.spans, self.windows, {one.word for one in merged})
-        everywhere = tuple(_everywhere(one, len(sample), sample.device) for one in merged)
-        now.plan = plan._replace(low_rank=(*plan.low_rank, *everywhere))
+        now.plan = planned_beside(self.composition, call, self.spans, self.windows)
         now.run.merged = {one.word: _layer_sites(one) for one in merged}
 
     def _done(self, *_: object) -> None:
@@ -293,8 +289,3 @@ def _window(placed: PlacedConcept, last: int) -> Window:
 
 def _layer_sites(placed: PlacedConcept) -> set[Site]:
     return {site for part in placed.concept.parts if isinstance(part, LowRank) for site in part.sites}
-
-
-def _everywhere(placed: PlacedConcept, samples: int, device: torch.device) -> Presence:
-    u = torch.full((samples,), placed.strength, device=device)
-    return Presence(placed, u, tuple((sample, WHOLE) for sample in range(samples)))

@@ -11,7 +11,7 @@ MINUTE, HOUR = 60, 60  # seconds, minutes
 def outlook(first: Step, last: Step) -> str:
     """From the steps between the two, with all that was done between them; empty while they are too few."""
     taken = last.step - first.step
-    if last.step < TELLING or not taken:
+    if taken < TELLING - 1:
         return ""
     seconds = (last.steps - last.step) * (last.seconds - first.seconds) / taken
     return f"{last.step} of {last.steps} steps, about {duration(seconds)} left on this machine."

@@ -35,6 +35,8 @@ def demo(request: Namespace, rest: list[str]) -> int:
 def _check(request: Namespace) -> None:
     if request.images and not request.images.is_dir():
         raise Refusal(f"--images is {request.images}, which is no folder. Name a folder with 3 to 20 pictures.")
+    if request.images and not request.class_word:
+        raise Refusal("--images is there without --class-word. Learning needs a word for what the pictures show: mug.")
     if request.checkpoint and not request.checkpoint.is_file():
         raise Refusal(f"--checkpoint is {request.checkpoint}, which is no file. Name an SD 1.5 or SDXL checkpoint.")
     if request.clip_vision and not request.checkpoint:

@@ -123,8 +123,8 @@ def adapted(prompt: Prompt, request: Quickstart) -> Prompt:
     """The workflow's prompt with the user's pictures, words and checkpoint in it."""
     graph = Graph(prompt)
     learn = prompt[graph.learn]["inputs"]
-    learn["placeholder"] = request.placeholder or learn["placeholder"]
     learn["class_word"] = request.class_word or learn["class_word"]
+    learn["placeholder"] = request.placeholder or "_".join(learn["class_word"].split())
     if request.images:
         prompt[graph.dataset]["inputs"]["folder"] = str(request.images.resolve())
     if request.checkpoint:

@@ -57,7 +57,8 @@ class Backbone:
         observer: Observer | None = None,
     ) -> Tensor:
         context = moved(joined(contexts), self.device)
-        loom = Loom(self.base, composition, heard=_heard(contexts), observer=observer, cache=self._loom.cache)
+        heard, cache = _heard(contexts), self._loom.cache
+        loom = Loom(self.base, composition, heard=heard, observer=observer, cache=cache, beside=True)
         samples = len(contexts)
         options = {
             **self._options,

@@ -84,14 +84,15 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         if "sites=" in wish.settings:
             refuse_unmatched(base, recipe.sites)
         words = (wish.class_word.strip(), wish.role)
-        key = learning_key(canvas, dataset, recipe, words, wish.seed)
+        read = dataset if recipe.captions else dataset.uncaptioned
+        key = learning_key(canvas, read, recipe, words, wish.seed)
         found = learned_before(key, folders)
         if found:
             return _remembered(*found, wish, base)
         must_be_writable(folders[-1])
         unfinished = Unfinished(folders[-1], key)
         try:
-            learned, picture, room, masked = _learned(_Course(canvas, dataset, base, recipe, wish, unfinished), show)
+            learned, picture, room, masked = _learned(_Course(canvas, read, base, recipe, wish, unfinished), show)
         except LearningDiverged as error:
             raise _with_last_good(error, folders[-1], wish.placeholder, recipe.batch_size) from error
         concept = _finished(learned, key, picture, recipe.batch_size)

@@ -21,7 +21,7 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
-from ..attention import Call, Chunk, Plan, Window, planned
+from ..attention import Call, Chunk, Plan, Window, planned, planned_beside
 from ..composition import Composition, PlacedConcept, woven
 from ..concept import Base, channel_spans
 from ..denoiser import Observer
@@ -67,6 +67,7 @@ class Loom:
     plan: Plan | None = None  # while a model call runs
     attention: SiteAttention | None = None  # ... in which rows alone are not enough
     merged: frozenset[str] = frozenset()  # words whose low-rank layers are in the weights
+    beside: bool = False  # the model's weights are never changed: what would be merged acts beside them
     owned: Mapping[str, frozenset[object]] = field(default_factory=dict)  # "attn1", "attn2" -> keys that others replace
     observer: Observer | None = None  # in training
     cache: RowCache = field(default_factory=RowCache)
@@ -262,7 +263,8 @@ def plan_call(
         if windows is None:
             model = cast(comfy.model_base.BaseModel, executor.class_obj)
             windows = _windows(loom.composition, model.model_sampling)
-        plan = planned(loom.composition, call, channel_spans(loom.base.encoders), windows, loom.merged)
+        how = (loom.composition, call, channel_spans(loom.base.encoders), windows)
+        plan = planned_beside(*how) if loom.beside else planned(*how, loom.merged)
         options = _with_plan(options, loom, plan)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 

@@ -111,7 +111,7 @@ def real_of(vision: ClipVisionModel, training: Tensor, held_out: Tensor, learned
 
 
 def is_learned_from(placed: PlacedConcept, dataset: ConceptDataset) -> bool:
-    return placed.concept.info.data_hash == dataset.hash
+    return placed.concept.info.data_hash in (dataset.hash, dataset.uncaptioned.hash)
 
 
 def _album(

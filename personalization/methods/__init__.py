@@ -61,7 +61,7 @@ def start(beginning: Beginning) -> Concept:
     if most and rows > most:
         raise ValueError(
             f"The concept would have {rows:,} parameters; at most {most:,} are meant for "
-            f"{beginning.base.family}. Take fewer slots or sites."
+            f"{beginning.base.family}. Take fewer slots, sites or image tokens, or a smaller bank."
         )
     return concept
 

@@ -24,7 +24,9 @@ from concept_loom.personalization.comfyui import painter
 from concept_loom.personalization.comfyui.canvas import Canvas
 from concept_loom.personalization.comfyui.lesson import Lesson, teach
 from concept_loom.personalization.comfyui.memory import Offload, Room, Way
+from concept_loom.personalization.comfyui.trial import is_learned_from
 from concept_loom.personalization.comfyui.weights import Weights
+from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.contact_sheet import contact_sheet
 from concept_loom.personalization.dataset import ConceptDataset, dataset_of
 from concept_loom.personalization.doctor import examine
@@ -514,6 +516,15 @@ def test_captions_that_the_method_does_not_read_are_told(canvas, pictures, tmp_p
     for wish, captioned, said in ((staged, told, True), (staged, pictures, False), (WISH, told, False)):
         lesson, _ = taught(canvas, captioned, tmp_path, wish)
         assert ("captions were not read" in " ".join(lesson.sentences)) == said
+
+
+def test_captions_learn_again_only_where_they_are_read(canvas, pictures, tmp_path) -> None:
+    told = dataset_of([replace(picture, caption="a cup") for picture in pictures.pictures], 1)
+    for method, again in (("staged fast", False), ("quick", True)):
+        first, _ = taught(canvas, pictures, tmp_path, replace(WISH, method=method))
+        second, _ = taught(canvas, told, tmp_path, replace(WISH, method=method))
+        assert (first.path != second.path) == again
+        assert all(is_learned_from(PlacedConcept(first.concept), shown) for shown in (pictures, told))
 
 
 @pytest.mark.parametrize("sites", ["sites=outptu.4.*", "sites=middle.*|outptu.4.*"])

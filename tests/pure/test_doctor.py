@@ -63,6 +63,8 @@ def test_one_thing_in_different_places_has_no_repeated_lines(seed: int, masked: 
 def test_one_pose_in_front_of_different_places_is_named_with_masks_and_without(seed: int) -> None:
     for masked in (False, True):
         assert len(kinds(pictures(in_one_pose(seed), masked))["pose"]) >= 4  # of near-duplicates one
+    one_mask = [*pictures(in_one_pose(seed), True)[:1], *pictures(in_one_pose(seed), False)[1:]]
+    assert len(kinds(one_mask)["pose"]) >= 4
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,15 +1,17 @@
 """How the methods start: where a fresh concept's tensors come from, and what is refused."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from concept_loom.personalization.batch import captioned, training_texts
 from concept_loom.personalization.composition import PlacedConcept
-from concept_loom.personalization.concept import ROLES
+from concept_loom.personalization.concept import ROLES, Base
+from concept_loom.personalization.exchange.families import known_bases
 from concept_loom.personalization.learning_state import fresh_optimizer
-from concept_loom.personalization.methods import AUTO, METHODS, Beginning, chosen, start
-from concept_loom.personalization.parts.low_rank import layer_widths
+from concept_loom.personalization.methods import AUTO, LARGEST, METHODS, Beginning, chosen, start
+from concept_loom.personalization.parts.low_rank import LowRank, layer_widths
 from concept_loom.personalization.recipe import FAMILIES, Recipe, Stage, recipe_for, sourced
 
 from .toy import BASE, SITES, ToyDenoiser, ToyPromptEncoder
@@ -132,6 +134,18 @@ def test_a_concept_too_large_for_its_family_is_refused() -> None:
     with pytest.raises(ValueError, match="at most 430,000"):
         recipe = replace(QUICK, method="textual inversion", slots=20_000)
         start(beginning(base=replace(BASE, family="SD 1.5"), recipe=recipe))
+
+
+@pytest.mark.parametrize("base", known_bases(), ids=lambda base: base.family)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_fits_its_limit_on_every_family_as_it_comes(method: str, base: Base) -> None:
+    for role in ROLES:
+        recipe = recipe_for(method, base.family, role)
+        encoder, image_tokens = ToyPromptEncoder(base.encoders), recipe.image_tokens * sum(s.width for s in base.sites)
+        recipe = replace(recipe, image_tokens=0)  # they start from pictures
+        concept = start(beginning(prompt_encoder=encoder, base=base, recipe=recipe, role=role))
+        if not any(isinstance(part, LowRank) for part in concept.parts):
+            assert concept.parameters + image_tokens <= LARGEST.get(base.family, math.inf)
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -11,7 +11,7 @@ def at(step: int, seconds: float, steps: int = 400) -> Step:
 
 def test_nothing_is_told_before_ten_steps_or_without_a_pace() -> None:
     assert outlook(at(1, 5.0), at(9, 9.0)) == ""
-    assert outlook(at(200, 5.0), at(200, 5.0)) == ""  # the first step after going on
+    assert outlook(at(200, 5.0), at(208, 9.0)) == "" != outlook(at(200, 5.0), at(209, 9.0))  # after going on
 
 
 def test_the_time_left_follows_the_pace_after_the_first_step() -> None:

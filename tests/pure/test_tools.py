@@ -285,3 +285,10 @@ def test_the_report_times_only_what_was_learned_whole_in_that_run(told, before, 
 def test_the_report_names_the_memory_that_it_cannot_tell(device, memory, unknown):
     said = report.measured(INFO, report.Learning("Learned in 20 steps.", 7.0), device, {})
     assert said["memory_at_the_end"] == memory and unknown in said["not_verified"]
+
+
+def test_own_pictures_are_not_learned_as_somebody_elses_word(tmp_path: Path) -> None:
+    request = Namespace(images=tmp_path, class_word=None, checkpoint=None, clip_vision=None)
+    with pytest.raises(Refusal, match="without --class-word"):
+        commands._check(request)
+    commands._check(Namespace(**{**vars(request), "class_word": "dog"}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -131,10 +131,10 @@ class ToyPromptEncoder:
 
     tokens = 10
 
-    def __init__(self) -> None:
+    def __init__(self, widths: Mapping[str, int] = ENCODERS) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(2)
-            self.tables = {key: torch.randn(97, width) for key, width in ENCODERS.items()}
+            self.tables = {key: torch.randn(97, width) for key, width in widths.items()}
         self.encoded = 0
 
     def class_embedding(self, word: str) -> dict[str, Tensor]:
@@ -144,7 +144,7 @@ class ToyPromptEncoder:
         self.encoded += 1
         words = self._words(text, composition)
         slots = tuple(self._slots(placed.word, placed, words) for placed in composition if placed.word in words)
-        channels = [self._encoded(key, words, {p.word: p for p in composition}) for key in ENCODERS]
+        channels = [self._encoded(key, words, {p.word: p for p in composition}) for key in self.tables]
         return Context(torch.cat(channels, -1)[None], slots)
 
     def _words(self, text: str, composition: Composition) -> list[str]:
@@ -160,7 +160,7 @@ class ToyPromptEncoder:
         own = placed.concept.info.phrase.split("[V]")[-1].split()
         category = tuple(range(rows[-1] + 1, rows[-1] + 1 + len(own)))
         return Slots(
-            word, placed.concept.hash, dict.fromkeys(ENCODERS, rows), (1.0,), dict.fromkeys(ENCODERS, category)
+            word, placed.concept.hash, dict.fromkeys(self.tables, rows), (1.0,), dict.fromkeys(self.tables, category)
         )
 
     def _encoded(self, key: str, words: list[str], placed: dict[str, PlacedConcept]) -> Tensor:
