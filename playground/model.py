@@ -74,7 +74,7 @@ class PlaygroundLatents(comfy.latent_formats.LatentFormat):
 
 
 class PlaygroundConfig(comfy.supported_models_base.BASE):
-    """The playground as ComfyUI describes a family; `concept_loom_family` names it to our backbone."""
+    """The playground as ComfyUI describes a family; `concept_loom_family` names it to comfyui/family.py."""
 
     unet_config = {"context_dim": WIDTH, "model_channels": UNET["model_channels"]}
     unet_extra_config: dict[str, object] = {}
@@ -146,10 +146,8 @@ class Playground(NamedTuple):
     clip_vision: ClipVisionModel
 
 
-def new_unet(
-    dtype: torch.dtype = torch.float32, operations: type[comfy.ops.disable_weight_init] = comfy.ops.disable_weight_init
-) -> UNetModel:
-    return UNetModel(**UNET, dtype=dtype, device="cpu", operations=operations)
+def new_unet() -> UNetModel:
+    return UNetModel(**UNET, dtype=torch.float32, device="cpu", operations=comfy.ops.disable_weight_init)
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Silhouettes, patterns and ornaments as polygons in an object's own frame: x and y from -1 to 1, y down."""
+"""Silhouettes as polygons in an object's own frame: x and y from -1 to 1, y down."""
 
 from typing import NamedTuple
 

@@ -99,7 +99,7 @@ def _family(model: comfy.model_base.BaseModel, prediction: str) -> tuple[str, Ma
     context = config.unet_config.get("context_dim")
     marked = getattr(type(config), "concept_loom_family", None)  # an instance would warn about what it lacks
     if marked and prediction:
-        return marked, getattr(type(config), "concept_loom_encoders", {"l": context})
+        return marked, {"l": context}
     for family, (kind, encoders) in FAMILIES.items():
         ours = isinstance(config, kind) and not isinstance(config, OTHER_TASKS)
         if ours and sum(encoders.values()) == context and prediction:

@@ -141,7 +141,18 @@ def _learned(course: _Course, show: Show) -> _Made:
         learned, plan = in_memory(room, recipe.batch_size, node, learned_that, tell)
         sketch = painter.sketched(learned)
     masked = masks_sheet(course.dataset, task.latents) if recipe.soft_masks else None
-    return _Made(learned, painter.painted(sketch), plan, masked)
+    return _Made(learned, painter.painted(sketch), " ".join(filter(None, (plan, _alone(recipe, latents)))), masked)
+
+
+def _alone(recipe: Recipe, latents: TrainingLatents) -> str:
+    """A batch holds pictures of one shape, and the attractor's contrast needs two of them."""
+    alone = sum(len(numbers) == 1 for numbers in latents.buckets)
+    if not (recipe.attractor and recipe.contrast and alone):
+        return ""
+    return (
+        f"{alone} of {len(latents.train)} pictures have a shape of their own: the attractor has no other to tell the "
+        "subject by there. Crop them to one shape."
+    )
 
 
 def _square(latents: TrainingLatents, base: Base) -> tuple[int, int, int]:

@@ -22,7 +22,7 @@ from .session import Session
 
 log = logging.getLogger("concept_loom")
 
-COPIES = 2  # of the largest weight: kernels rearrange it, forward and backward (measured on a CPU, README)
+COPIES = 2  # of the largest weight: kernels rearrange it, forward and backward (measured on a CPU)
 FILLED = 0.9  # of the memory where weights make way: what is foretold may be wrong by a little
 STATES = 3  # beside a trained tensor: its gradient and AdamW's two moments
 TOO_MUCH = "It needs more than is free."

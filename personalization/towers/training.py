@@ -49,7 +49,6 @@ class TowersTask:
     recipe: TowersRecipe
     seed: int = 0
     interrupts: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
-    clock: Callable[[], float] = time.perf_counter
 
 
 class Trained(NamedTuple):
@@ -84,7 +83,7 @@ def train(task: TowersTask, on_step: Callable[[Step], None] = lambda step: None)
         try:
             while len(run.losses) < task.recipe.steps:
                 run.step()
-                on_step(Step(len(run.losses), task.recipe.steps, run.losses[-1], task.clock() - run.began))
+                on_step(Step(len(run.losses), task.recipe.steps, run.losses[-1], time.perf_counter() - run.began))
         except task.interrupts:
             if not run.losses:
                 raise
@@ -93,7 +92,7 @@ def train(task: TowersTask, on_step: Callable[[Step], None] = lambda step: None)
 
 class TowersRun:
     def __init__(self, task: TowersTask) -> None:
-        self.task, self.recipe, self.began = task, task.recipe, task.clock()
+        self.task, self.recipe, self.began = task, task.recipe, time.perf_counter()
         base, triplets = task.denoiser.base, task.triplets
         shape = TowersShape(triplets.tokens.shape[-1], base.context_width, self.recipe.width, self.recipe.tokens)
         self.towers = untrained(shape, task.seed).to(task.denoiser.device)

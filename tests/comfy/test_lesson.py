@@ -510,6 +510,14 @@ def test_the_file_of_any_word_stays_in_its_folder(tmp_path, word: str, name: str
     assert free_path(tmp_path, file_name(word)) == tmp_path / f"{name}.safetensors"
 
 
+def test_pictures_that_the_attractor_cannot_contrast_are_told(canvas, pictures, tmp_path) -> None:
+    wide = replace(pictures.pictures[-1], pixels=pictures.pictures[-1].pixels[:32])
+    mixed = dataset_of([*pictures.pictures[:-1], wide])
+    for dataset, attractor, said in ((mixed, True, True), (mixed, False, False), (pictures, True, False)):
+        lesson, _ = taught(canvas, dataset, tmp_path, replace(WISH, attractor=attractor))
+        assert ("1 of 5 pictures have a shape of their own" in " ".join(lesson.sentences)) == said
+
+
 def test_captions_that_the_method_does_not_read_are_told(canvas, pictures, tmp_path) -> None:
     told = dataset_of([replace(picture, caption="a cup") for picture in pictures.pictures], 1)
     staged = replace(WISH, method="staged fast")
