@@ -43,14 +43,18 @@ class Advice(NamedTuple):
     sentence: str
 
 
-def advised(rungs: Sequence[Rung]) -> Advice:
-    """By RULE; the first rung is strength 0, the class word."""
+def advised(rungs: Sequence[Rung], own: float = 1.0) -> Advice:
+    """By RULE; the first rung is strength 0, the class word.
+
+    Without a text score nobody knows what a strength costs of the prompt: then none above `own`, the file's.
+    """
     floor = rungs[0]
-    heard = [one for one in rungs if _follows(one, floor)]
+    heard = [one for one in rungs if _follows(one, floor, own)]
     best = max(heard, key=lambda one: one.likeness)
     gained, sure = best.likeness - floor.likeness, gain(best.identity, floor.identity)
     if gained <= 0 or (sure is not None and sure.low <= 0):
-        where = "that still follows the prompt " if len(heard) < len(rungs) else ""
+        limit = f"up to the file's own {own:g} " if floor.obedience is None else "that still follows the prompt "
+        where = limit if len(heard) < len(rungs) else ""
         found = f"surely brings it closer than the class word (best {gained:+.3f} at {best.strength:g})"
         return Advice(None, f"No strength {where}{found}: none is recommended. {RULE}")
     enough = next(one for one in heard if one.likeness >= best.likeness - IDENTITY_MARGIN * gained)
@@ -58,16 +62,19 @@ def advised(rungs: Sequence[Rung]) -> Advice:
     return Advice(enough.strength, " ".join((*told, RULE)))
 
 
-def _follows(one: Rung, floor: Rung) -> bool:
+def _follows(one: Rung, floor: Rung, own: float) -> bool:
     if one.obedience is None or floor.obedience is None:
-        return True
+        return one.strength <= own
     return one.obedience >= floor.obedience - TEXT_MARGIN * abs(floor.obedience)
 
 
 def _reason(enough: Rung, best: Rung, floor: Rung) -> str:
     gained = f"Identity {enough.likeness:.3f}, class word {floor.likeness:.3f}, best {best.likeness:.3f}"
     if enough.obedience is None or floor.obedience is None:
-        return f"{gained} at {best.strength:g}; without a text score it is not known how well it still obeys."
+        return (
+            f"{gained} at {best.strength:g}; without a text score it is not known how well it still obeys, so nothing "
+            "above the file's own strength is recommended."
+        )
     return f"{gained} at {best.strength:g}; text {enough.obedience:.3f}, class word {floor.obedience:.3f}."
 
 

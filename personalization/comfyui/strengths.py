@@ -53,7 +53,7 @@ def strength_sheet(
             prompts = (prompts[0], prompts[-1])
         columns = _columns(canvas, placed, prompts, strengths, effort)
         rungs, why = _judged(canvas, prompts, columns, strengths, reference, placed)
-    advice = advised(rungs) if rungs else Advice(None, NOTHING_TO_COMPARE)
+    advice = advised(rungs, placed.concept.info.strength) if rungs else Advice(None, NOTHING_TO_COMPARE)
     sentence = " ".join(filter(None, (advice.sentence, why, note)))
     sheet = grid(f"<{placed.word}> from strength 0 to {strengths[-1]:g}", [sentence], _rows(
         prompts, columns, strengths, rungs, advice, effort

@@ -17,7 +17,9 @@ def test_the_smallest_strength_near_the_best_is_taken() -> None:
 def test_strengths_that_forget_the_prompt_are_left_out() -> None:
     rungs = ladder((0, 0.2, 0.30), (0.5, 0.4, 0.29), (0.8, 0.7, 0.28), (1.1, 0.9, 0.20))
     assert advised(rungs).strength == 0.5
-    assert advised([rung._replace(text=None) for rung in rungs]).strength == 1.1
+    silent = [rung._replace(text=None) for rung in rungs]
+    assert (advised(silent).strength, advised(silent, 1.1).strength) == (0.8, 1.1)
+    assert "nothing above the file's own" in advised(silent).sentence
 
 
 def test_where_nothing_beats_the_class_word_nothing_is_recommended() -> None:
