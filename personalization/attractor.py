@@ -94,6 +94,7 @@ class Contrast:
     contexts: Sequence[Context]
     device: torch.device
     _losses: list[Tensor] = field(default_factory=list)
+    _given: bool = False
 
     def __post_init__(self) -> None:
         found = [self._standing(context) for context in self.contexts]
@@ -112,6 +113,7 @@ class Contrast:
         """The mean over the sites; 0 where no two pictures came with their attractors."""
         if not self._losses:
             raise unseen("the attractor's contrast")
+        self._given = True
         return torch.stack(self._losses).mean()
 
     def _standing(self, context: Context) -> tuple[int, int | None, int | None]:
@@ -123,12 +125,17 @@ class Contrast:
         return rows[self.word], rows[others[0]], int(others[0].rpartition("-")[2])
 
     def _see(self, site: Site, seen: Observation) -> None:
+        """A checkpointed block runs again in the backward pass and must compute the same, but nothing of it is kept."""
         if seen.attention is None:
             return
-        maps = seen.attention.mean(1)  # (b, n, 2)
+        loss = self._at_a_site(seen.attention.mean(1), seen.hidden.float())
+        if not self._given:
+            self._losses.append(loss)
+
+    def _at_a_site(self, maps: Tensor, hidden: Tensor) -> Tensor:
+        """`maps` (b, n, 2) of [V] and [B], `hidden` (b, n, w)."""
         if not self.contrasts:
-            self._losses.append(maps.new_zeros(()))
-            return
-        pools = torch.einsum("bnk,bnw->bkw", maps / maps.sum(1, keepdim=True), seen.hidden.float())
+            return maps.new_zeros(())
+        pools = torch.einsum("bnk,bnw->bkw", maps / maps.sum(1, keepdim=True), hidden)
         subject, scenery = pools[self.own].unbind(1)  # (k, w) each
-        self._losses.append(subject_contrast(subject, scenery, self.pictures))
+        return subject_contrast(subject, scenery, self.pictures)

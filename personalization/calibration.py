@@ -43,8 +43,9 @@ class Calibration:
         return attention_regulariser(list(self.seen.values()), self.slots, w_mean, w_var)
 
     def _see(self, site: Site, observation: Observation) -> None:
+        """Once: a checkpointed block runs again in the backward pass, and its attention would keep its graph alive."""
         if observation.attention is not None:
-            self.seen[site] = observation.attention
+            self.seen.setdefault(site, observation.attention)
 
 
 def _rows(context: Context, word: str, slots: int) -> list[int]:

@@ -141,7 +141,8 @@ def _learned(course: _Course, show: Show) -> _Made:
         learned, plan = in_memory(room, recipe.batch_size, node, learned_that, tell)
         sketch = painter.sketched(learned)
     masked = masks_sheet(course.dataset, task.latents) if recipe.soft_masks else None
-    return _Made(learned, painter.painted(sketch), " ".join(filter(None, (plan, _alone(recipe, latents)))), masked)
+    room_told = " ".join(filter(None, (plan, painter.withheld, _alone(recipe, latents))))
+    return _Made(learned, painter.painted(sketch), room_told, masked)
 
 
 def _alone(recipe: Recipe, latents: TrainingLatents) -> str:

@@ -24,7 +24,9 @@ log = logging.getLogger("concept_loom")
 
 COPIES = 2  # of the largest weight: kernels rearrange it, forward and backward (measured on a CPU)
 FILLED = 0.9  # of the memory where weights make way: what is foretold may be wrong by a little
+SPARED = 0.2  # of what did not fit beside the weights, at least, is asked for less in the second attempt
 STATES = 3  # beside a trained tensor: its gradient and AdamW's two moments
+SPENT = ("out of memory", "can't allocate memory")
 TOO_MUCH = "It needs more than is free."
 PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -89,6 +91,17 @@ class Room(NamedTuple):
         ways = self.ways(batch_size)
         return next((way for way in ways if self.has(way)), ways[-1])
 
+    def sparer(self, way: Way, batch_size: int) -> Way | None:
+        """What comes after a way that did not fit: with as many pictures per step if that helps, clearly or at all."""
+        ways = self.ways(batch_size)
+        left = ways[ways.index(way) + 1 :]
+        as_many = [one for one in left if one.batch_size == way.batch_size]
+        clearly = self.needs(way) - SPARED * (self._in_all(way) - self.weights)
+        for among, most in ((as_many, clearly), (as_many, self.needs(way) - 1), (left, clearly)):
+            if found := next((one for one in among if self.needs(one) <= most), None):
+                return found
+        return left[-1] if left else None
+
     def sentence(self, way: Way, batch_size: int) -> str:
         """What people read before learning: `batch_size` is what was asked for."""
         scarce = "" if self.has(way) else "; that is more than there is, and may fail"
@@ -148,10 +161,9 @@ def in_memory(
     try:
         return learned(way), told
     except Exception as error:
-        if not host.is_oom(error):
+        if not ran_out(error):
             raise
-        ways = room.ways(batch_size)
-        sparer = next(iter(ways[ways.index(way) + 1 :]), None)
+        sparer = room.sparer(way, batch_size)
         if sparer is None:
             raise MemoryError(_advice(way.batch_size, node, room.shortage(way))) from error
     gc.collect()  # what the broken-off step still holds in cycles
@@ -173,9 +185,14 @@ def enough_memory(batch_size: int, node: str, shortage: str = TOO_MUCH) -> Itera
     try:
         yield
     except Exception as error:
-        if not host.is_oom(error):
+        if not ran_out(error):
             raise
         raise MemoryError(_advice(batch_size, node, shortage)) from error
+
+
+def ran_out(error: Exception) -> bool:
+    """As the host knows it, and by the words of Apple's and the CPU's allocators, which raise a plain RuntimeError."""
+    return host.is_oom(error) or isinstance(error, RuntimeError) and any(words in str(error) for words in SPENT)
 
 
 def _advice(batch_size: int, node: str, shortage: str) -> str:

@@ -13,8 +13,10 @@ from ..concept import Concept
 from ..learned import Learned
 from ..preview import PREDICTIONS, preview, probes
 from .canvas import Canvas
+from .memory import ran_out
 from .session import Session
 
+WITHHELD = "While learning, memory was too short to load the VAE as well: no pictures were shown on the way."
 PATIENCE = 1.0  # seconds that a last picture may take after a click on Cancel
 
 
@@ -24,10 +26,12 @@ class Painter:
     def __init__(self, canvas: Canvas, session: Session, template: str, shape: Sequence[int]) -> None:
         self.canvas, self.session, self.template, self.shape = canvas, session, template, shape
         self.last: Tensor | None = None
+        self.withheld = ""  # what people read where pictures on the way had no room
 
     def on_the_way(self, concept: Concept) -> Tensor | None:
         """The probes side by side, (1, h, probes * w, 3); None when memory is short."""
         if not self.canvas.has_room_to_decode(torch.Size((1, *self.shape))):
+            self.withheld = WITHHELD
             return None
         pictures = []
         for latents in probes(*self.session, concept, self.template, self.shape):
@@ -44,7 +48,7 @@ class Painter:
         except host.InterruptProcessingException:
             return None
         except Exception as error:
-            if not host.is_oom(error):
+            if not ran_out(error):
                 raise
         host.soft_empty_cache()
         return None

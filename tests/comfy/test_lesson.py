@@ -31,6 +31,7 @@ from concept_loom.personalization.contact_sheet import contact_sheet
 from concept_loom.personalization.dataset import ConceptDataset, dataset_of
 from concept_loom.personalization.doctor import examine
 from concept_loom.personalization.evaluation import held_out_losses
+from concept_loom.personalization.latents import TrainingLatents
 from concept_loom.personalization.learned import Event, Held, LearningDiverged, Planned, Preview, Started, Step
 from concept_loom.personalization.learner import LearnTask
 from concept_loom.personalization.library import file_name, free_path
@@ -38,7 +39,7 @@ from concept_loom.personalization.objectives import denoising_loss
 from concept_loom.personalization.pictures import read_pictures
 from concept_loom.personalization.thumbnail import jpeg_of, picture_from
 from concept_loom.personalization.unfinished import FOLDER
-from concept_loom.personalization.wish import Wish
+from concept_loom.personalization.wish import Wish, recipe_of
 from concept_loom.playground import model as playground
 from concept_loom.tests.scratch_weights import write_scratch_weights
 
@@ -510,12 +511,13 @@ def test_the_file_of_any_word_stays_in_its_folder(tmp_path, word: str, name: str
     assert free_path(tmp_path, file_name(word)) == tmp_path / f"{name}.safetensors"
 
 
-def test_pictures_that_the_attractor_cannot_contrast_are_told(canvas, pictures, tmp_path) -> None:
-    wide = replace(pictures.pictures[-1], pixels=pictures.pictures[-1].pixels[:32])
-    mixed = dataset_of([*pictures.pictures[:-1], wide])
-    for dataset, attractor, said in ((mixed, True, True), (mixed, False, False), (pictures, True, False)):
-        lesson, _ = taught(canvas, dataset, tmp_path, replace(WISH, attractor=attractor))
-        assert ("1 of 5 pictures have a shape of their own" in " ".join(lesson.sentences)) == said
+def test_pictures_that_the_attractor_cannot_contrast_are_told() -> None:
+    shapes = [(4, 8, 8), (4, 8, 8), (4, 8, 16), (4, 16, 8)]
+    latents = TrainingLatents(tuple(map(torch.zeros, shapes)), (), ("",) * 4)
+    attracted = recipe_of(replace(WISH, attractor=True), "SD 1.5", 4)
+    assert lesson_module._alone(attracted, latents).startswith("2 of 4 pictures have a shape of their own")
+    assert not lesson_module._alone(recipe_of(WISH, "SD 1.5", 4), latents)
+    assert not lesson_module._alone(attracted, replace(latents, train=latents.train[:2]))
 
 
 def test_captions_that_the_method_does_not_read_are_told(canvas, pictures, tmp_path) -> None:

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 import torch
 from concept_loom.personalization.comfyui.gradient_checkpoint import checkpointed
-from concept_loom.personalization.comfyui.memory import Offload, Room, Way, _halved, room_for
+from concept_loom.personalization.comfyui.memory import Offload, Room, Way, _halved, enough_memory, room_for
 from concept_loom.personalization.comfyui.session import training_session
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.footprint import Footprint
@@ -112,6 +112,34 @@ def test_what_is_spared_is_told() -> None:
 def test_what_ran_out_is_told_in_figures_whether_it_was_foreseen_or_not() -> None:
     for free, told in ((0.1, "2.2 GB were foreseen and 2.1 GB"), (4.0, "2.2 GB were foreseen and 6.0 GB")):
         assert told in room(free).shortage(Way(True, 1))
+
+
+@pytest.mark.parametrize("free", [0.5, 1.0, 2.0, 6.0])
+def test_what_did_not_fit_is_not_tried_again_in_other_words(free: float) -> None:
+    """Where a way was foreseen to fit and did not, the forecast was wrong by more than a little."""
+    there = room(free, movable=2)
+    for failed in there.ways(4)[:-1]:
+        second = there.sparer(failed, 4)
+        assert second and there.needs(second) < there.needs(failed)
+        least = 0.2 * there.step.of(failed.batch_size, failed.checkpoint)
+        assert second == there.ways(4)[-1] or there.needs(failed) - there.needs(second) >= least
+    assert there.sparer(Way(True, 4), 4) == Way(True, 4, Offload.ALL if free >= 1 else Offload.NEEDED)
+    assert there.sparer(there.ways(4)[-1], 4) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 400000000000000 bytes."),
+    ],
+)
+def test_memory_that_runs_out_is_known_on_every_device(error: Exception) -> None:
+    with pytest.raises(MemoryError, match="too little memory"), enough_memory(2, "Learn Concept"):
+        raise error
+    with pytest.raises(RuntimeError, match="shapes"), enough_memory(2, "Learn Concept"):
+        raise RuntimeError("shapes do not match")
 
 
 def test_every_step_down_is_sparer_until_there_is_none() -> None:

@@ -15,13 +15,16 @@ from concept_loom.benchmarks.card import AMPLE, MAIN, card
 from concept_loom.benchmarks.second_device import DEVICE, Memory, There
 from concept_loom.personalization.comfyui.canvas import Canvas
 from concept_loom.personalization.comfyui.concept_clip import weave_clip
+from concept_loom.personalization.comfyui.gradient_checkpoint import checkpointed
 from concept_loom.personalization.comfyui.lesson import Lesson
-from concept_loom.personalization.comfyui.memory import Room
+from concept_loom.personalization.comfyui.memory import Room, Way, room_for
 from concept_loom.personalization.comfyui.patch import weave_model
 from concept_loom.personalization.comfyui.session import training_session
 from concept_loom.personalization.comfyui.weights import Weights
 from concept_loom.personalization.composition import PlacedConcept
+from concept_loom.personalization.latents import TrainingLatents
 from concept_loom.personalization.learned import Event, Preview
+from concept_loom.personalization.learner import learn
 from concept_loom.personalization.parts import ImageTokens, NestedValues
 from concept_loom.personalization.training_pass import TrainingPass
 from concept_loom.playground import model as playground
@@ -29,6 +32,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from . import test_lesson, tiny
+from .test_learning import STAGED, task
 from .test_prompt_to_picture import picture
 
 WISH = replace(test_lesson.WISH, steps=4)
@@ -208,3 +212,19 @@ def test_every_part_draws_there_what_it_draws_here(family: str, move: Move) -> N
         pictures.append(picture(*woven, text))
     assert next(model.model.parameters()).device == DEVICE and pictures[1].device == MAIN
     torch.testing.assert_close(*pictures, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_blocks_that_are_computed_twice_keep_no_more_than_was_foretold_under_the_regulariser(move: Move, stage: int):
+    """What watches the attention is told of it again in the backward pass, and must not keep that either."""
+    model, clip = tiny.fresh_model("SDXL"), tiny.fresh_clip("SDXL")
+    recipe = replace(STAGED, stages=(replace(STAGED.stages[stage], share=1.0),), steps=1, batch_size=1)
+    latents = TrainingLatents((torch.randn(4, 32, 32),), (torch.ones(1, 32, 32),), ("",))
+    memory = move(model, clip.patcher)
+    with training_session(model, clip) as session:
+        one = task(session, recipe, latents=latents)
+        room = room_for(one, session)
+        memory.peak = memory.held
+        with checkpointed(session.denoiser.network):
+            learn(one)
+    assert memory.peak - room.weights < 1.15 * (room.needs(Way(True, 1)) - room.weights)
