@@ -105,11 +105,11 @@ def test_low_rank_layers_act_where_they_do_in_a_sampler(playground: Playground, 
     text, sitting = "a photo of <mug> on the beach", Sitting(seed=3, steps=8, guidance=4.0)
     ours, other = drawn(Canvas(*playground[:3]), [Job(text, (one,), sitting) for one in (here, otherwise)])
     model, clip = weave_model(playground.model, (here,)), weave_clip(playground.clip, (here,))
-    words = (clip.encode_from_tokens_scheduled(clip.tokenize(one)) for one in (text, ""))
+    positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(one)) for one in (text, ""))
     latent = torch.zeros(1, CHANNELS, 8, 8)
     noise = comfy.sample.prepare_noise(latent, sitting.seed)
     how = (sitting.steps, sitting.guidance, "euler", "normal")
-    latents = comfy.sample.sample(model, noise, *how, *words, latent, seed=sitting.seed, disable_pbar=True)
+    latents = comfy.sample.sample(model, noise, *how, positive, negative, latent, seed=sitting.seed, disable_pbar=True)
     (theirs,) = playground.vae.decode(latents)
     assert 3 * (ours - theirs).abs().mean() < (other - theirs).abs().mean()  # their steps are spaced otherwise
 
