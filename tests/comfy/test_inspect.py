@@ -243,7 +243,7 @@ def test_the_recommended_strength_is_written_into_the_concept_and_used_from_ther
     from concept_loom.personalization.comfyui import strengths
     from concept_loom.personalization.strength import Advice
 
-    monkeypatch.setattr(strengths, "advised", lambda rungs: Advice(rungs[1].strength, "half"))
+    monkeypatch.setattr(strengths, "advised", lambda rungs, own: Advice(rungs[1].strength, "half"))
     sheet, concept, _ = sheet_of(playground, loud, dataset, playground.clip_vision)
     assert sheet.shape[0] == 1 and concept.strength == concept.concept.info.strength == 0.5
     SaveConcept.execute(concept, "rec")
@@ -260,7 +260,7 @@ def test_each_strength_is_judged_by_pictures_of_its_own(
     from concept_loom.personalization.strength import Advice
 
     heard = []
-    monkeypatch.setattr(strengths, "advised", lambda rungs: heard.extend(rungs) or Advice(None, ""))
+    monkeypatch.setattr(strengths, "advised", lambda rungs, own: heard.extend(rungs) or Advice(None, ""))
     _, concept, _ = sheet_of(playground, loud, dataset, playground.clip_vision, seeds=2)
     assert [(one.strength, len(one.identity)) for one in heard] == [(0, 4), (0.5, 4), (1, 4)]
     assert len({one.likeness for one in heard}) == 3 and concept.strength == 1
@@ -273,7 +273,7 @@ def test_strengths_of_a_subject_are_judged_by_the_thing_cut_out(
     from concept_loom.personalization.strength import Advice
 
     judged = []
-    monkeypatch.setattr(strengths, "advised", lambda rungs: judged.append(rungs) or Advice(None, "none"))
+    monkeypatch.setattr(strengths, "advised", lambda rungs, own: judged.append(rungs) or Advice(None, "none"))
     sheet_of(playground, loud, dataset, playground.clip_vision)
     monkeypatch.setattr(strengths, "word_of_thing", lambda placed: "")  # as for a style
     sheet_of(playground, loud, dataset, playground.clip_vision)

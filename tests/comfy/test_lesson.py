@@ -589,6 +589,6 @@ def test_the_time_left_is_told_anew_where_learning_began_again(monkeypatch: pyte
         progress(Step(step, 100, 0.5, 1.0 * step), lambda concept: None)
     said.clear()
     progress(Started(100, 0), lambda concept: None)
-    for step in range(41, 46):
+    for step in range(41, 51):
         progress(Step(step, 100, 0.5, 10.0 * (step - 40)), lambda concept: None)
-    assert said[-1] == "45 of 100 steps, about 9 minutes left on this machine."
+    assert said[-1] == "50 of 100 steps, about 8 minutes left on this machine."
