@@ -32,7 +32,7 @@ def save_sheet(heading: str, rows: Sequence[Row], path: Path) -> None:
 
     def cells(row: Row) -> list:
         captions = [(caption,) for caption in row.captions] or [()] * len(row.pictures)
-        shown = (torch.from_numpy(np.asarray(one.convert("RGB"))).float() / 255 for one in row.pictures)
+        shown = (torch.from_numpy(np.array(one.convert("RGB"))).float() / 255 for one in row.pictures)
         return [Cell(picture, lines) for picture, lines in zip(shown, captions, strict=True)]
 
     drawn = grid(heading, (), [Drawn(row.title, row.note, cells(row)) for row in rows])
