@@ -21,7 +21,6 @@ from ..personalization.comfyui.patch import weave_model
 from ..personalization.composition import Composition, PlacedConcept, narrowed
 from ..personalization.concept import ROLES
 from ..personalization.fit import fits
-from ..personalization.parts import LowRank
 from .reports import Teller
 from .sockets import CATEGORY, SPEAKS, Concept
 from .wiring import watch_prompt
@@ -234,7 +233,7 @@ def _notes(composition: Composition, model: comfy.model_patcher.ModelPatcher, cl
 
 
 def _refuse_merging(composition: Composition, model: comfy.model_patcher.ModelPatcher) -> None:
-    packed, merged = packed_as(model), [one.word for one in composition if one.merges and one.concept.has(LowRank)]
+    packed, merged = packed_as(model), [one.word for one in composition if one.merges]
     if packed and merged and not merges_itself(model):
         raise ValueError(
             f"The layers of <{merged[0]}> are to be merged into this MODEL's weights, which are packed as {packed} by "

@@ -112,7 +112,7 @@ def planned_beside(
     composition: Composition, call: Call, spans: Mapping[str, slice], windows: Mapping[str, Window]
 ) -> Plan:
     """As `planned`, of a model into which nothing is merged: such layers act beside its weights in every sample."""
-    merged = [one for one in composition if one.concept.has(LowRank) and one.merges and one.strength]
+    merged = [one for one in composition if one.merges]
     plan = planned(composition, call, spans, windows, {one.word for one in merged})
     return plan._replace(low_rank=(*plan.low_rank, *(_everywhere(one, call) for one in merged)))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from .concept import Concept
+from .parts.low_rank import LowRank
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class PlacedConcept:
 
     @property
     def merges(self) -> bool:
-        """Whether its low-rank layers go into the weights (parts/low_rank.py)."""
-        return self.region is None and (self.start, self.end) == (0, 1) and not self.sparing
+        """Whether it has low-rank layers that go into the weights (parts/low_rank.py)."""
+        always = self.region is None and (self.start, self.end) == (0, 1)
+        return always and not self.sparing and self.strength != 0 and self.concept.has(LowRank)
 
     @property
     def narrow(self) -> bool:

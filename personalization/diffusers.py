@@ -225,10 +225,9 @@ class Woven:
             inside = window.start >= float(steps[0]) >= window.end
             now.run.steps_inside = {**now.run.steps_inside, word: now.run.steps_inside.get(word, 0) + inside}
         chunks = tuple(Chunk(n, 1, slots, states.shape[1]) for n, slots in enumerate(heard) if slots)
-        merged = [one for one in self.composition if one.concept.has(LowRank) and one.merges and one.strength]
         call = Call(chunks, states.shape[1], steps)
         now.plan = planned_beside(self.composition, call, self.spans, self.windows)
-        now.run.merged = {one.word: _layer_sites(one) for one in merged}
+        now.run.merged = {one.word: _layer_sites(one) for one in self.composition if one.merges}
 
     def _done(self, *_: object) -> None:
         self.now.plan = None

@@ -29,8 +29,7 @@ def weave_layers(patcher: comfy.model_patcher.ModelPatcher, composition: Composi
     merged = [one for one in placed if one.merges]
     for one in merged:
         patches = {f"{layers[site, layer]}.weight": MergedLayer(one.word, site, pair) for site, layer, pair in _of(one)}
-        if one.strength:
-            patcher.add_patches(patches, one.strength)
+        patcher.add_patches(patches, one.strength)
     if len(merged) < len(placed):
         patcher.set_injections(KEY, [PatcherInjection(inject, eject)])
     return frozenset(one.word for one in merged)

@@ -99,6 +99,21 @@ def test_what_is_learned_is_on_disk_and_equal_to_what_is_returned(canvas, pictur
     assert [file.name for file in tmp_path.iterdir()] == ["mug.safetensors"]
 
 
+def test_where_memory_is_short_for_the_vae_no_pictures_are_shown_on_the_way_and_it_is_said(
+    canvas, pictures, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(Canvas, "has_room_to_decode", lambda self, shape: False)
+    shown: list[torch.Tensor | None] = []
+
+    def show(event: Event, picture_of: Callable[[Any], torch.Tensor | None]) -> None:
+        if isinstance(event, Preview):
+            shown.append(picture_of(event.concept))
+
+    lesson, _ = taught(canvas, pictures, tmp_path, show=show)
+    assert shown and not any(one is not None for one in shown)
+    assert any("memory was too short to load the VAE as well" in one for one in lesson.sentences)
+
+
 @pytest.mark.parametrize(
     ("changes", "again"),
     [

@@ -30,6 +30,14 @@ def loss_of(pictures: list[int | None], hidden: Tensor = HIDDEN) -> Tensor:
     return contrast.loss()
 
 
+def test_a_site_that_is_computed_again_in_the_backward_pass_is_not_kept_again() -> None:
+    contrast = contrast_of([5, None, 2, 5])
+    contrast.observer.see(SITE, Observation(HIDDEN, ATTENTION))
+    before = contrast.loss()
+    contrast.observer.see(SITE, Observation(HIDDEN.flip(1), ATTENTION))
+    assert torch.equal(contrast.loss(), before)
+
+
 def test_samples_without_their_attractor_count_for_nothing() -> None:
     pools = [
         torch.stack([(share / share.sum()) @ hidden for share in maps.mean(0).T])
