@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..personalization.concept import Concept
 from ..personalization.curve import Curve
+from ..personalization.images import image_of
 from ..personalization.learned import Event, Planned, Preview, Started, Step
 from ..personalization.outlook import outlook
-from ..personalization.thumbnail import image_of
 from .page import tell
 
 PREVIEW_SHARE = 0.2  # of the time since the start may go to pictures
@@ -67,4 +67,4 @@ class LearningProgress:
         self.last = time.perf_counter() - began
         self.spent += self.last
         if picture is not None:
-            self.bar.update_absolute(event.step, preview=("JPEG", image_of(picture), PREVIEW_SIDE))
+            self.bar.update_absolute(event.step, preview=("JPEG", image_of(picture[0]), PREVIEW_SIDE))

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .buckets import bucket
 from .dataset import ConceptDataset, View, view
+from .images import image_of, pixels_of
 from .latents import TrainingLatents
 from .pictures import Picture
 
@@ -74,10 +74,10 @@ def shaded(shown: View) -> Tensor:
 
 
 def _marked(tile: Tensor) -> Tensor:
-    image = Image.fromarray((tile * 255).round().byte().numpy())
+    image = image_of(tile)
     draw, side = ImageDraw.Draw(image), image.width
     font = ImageFont.load_default(max(10, side // 12))
     draw.rectangle((0, 0, side - 1, side - 1), outline=HELD_OUT, width=max(2, side // 40))
     draw.rectangle(draw.textbbox((side // 20, side // 20), "held out", font=font), fill=HELD_OUT)
     draw.text((side // 20, side // 20), "held out", fill="white", font=font)
-    return torch.from_numpy(np.array(image)).float() / 255
+    return pixels_of(image)

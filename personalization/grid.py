@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from .images import image_of, pixels_of
 
 CELL, GAP, MARGIN = 256, 14, 28
 HEADING, TITLE, LINE = 26, 17, 14  # sizes of lettering in pixels
@@ -45,7 +45,7 @@ def grid(heading: str, notes: Sequence[str], rows: Sequence[Row]) -> Tensor:
     for row in rows:
         _paint(page, draw, top, row)
         top += _height(row)
-    return torch.from_numpy(np.array(page)).float()[None] / 255
+    return pixels_of(page)[None]
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -99,7 +99,7 @@ def _write(draw: ImageDraw.ImageDraw, at: tuple[int, int], lines: Sequence[str],
 
 def _shown(picture: Tensor) -> Image.Image:
     """The whole picture in a square; small ones keep their pixels."""
-    image = Image.fromarray((picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
+    image = image_of(picture)
     scale = CELL / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     shown = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)

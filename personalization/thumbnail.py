@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import io
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from .images import image_of, pixels_of
+
 SIDE = 512  # pixels
-
-
-def image_of(picture: Tensor) -> Image.Image:
-    return Image.fromarray((picture[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy())
 
 
 def jpeg_of(picture: Tensor) -> bytes:
     stream = io.BytesIO()
-    image_of(picture).save(stream, "JPEG", quality=90)
+    image_of(picture[0]).save(stream, "JPEG", quality=90)
     return stream.getvalue()
 
 
@@ -36,5 +33,4 @@ def picture_from(jpeg: bytes) -> Tensor:
     """One grey pixel where there is no thumbnail."""
     if not jpeg:
         return torch.full((1, 1, 1, 3), 0.5)
-    image = Image.open(io.BytesIO(jpeg)).convert("RGB")
-    return torch.from_numpy(np.asarray(image).astype(np.float32) / 255)[None]
+    return pixels_of(Image.open(io.BytesIO(jpeg)))[None]

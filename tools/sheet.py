@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from . import pack
@@ -23,17 +22,17 @@ class Row(NamedTuple):
 
 def save_sheet(heading: str, rows: Sequence[Row], path: Path) -> None:
     pack.register_pack()
-    import torch
     from concept_loom.personalization.grid import (  # pyright: ignore[reportMissingImports] - named by register_pack
         Cell,
         grid,
     )
     from concept_loom.personalization.grid import Row as Drawn  # pyright: ignore[reportMissingImports]
+    from concept_loom.personalization.images import image_of, pixels_of  # pyright: ignore[reportMissingImports]
 
     def cells(row: Row) -> list:
         captions = [(caption,) for caption in row.captions] or [()] * len(row.pictures)
-        shown = (torch.from_numpy(np.array(one.convert("RGB"))).float() / 255 for one in row.pictures)
-        return [Cell(picture, lines) for picture, lines in zip(shown, captions, strict=True)]
+        shown = zip(map(pixels_of, row.pictures), captions, strict=True)
+        return [Cell(picture, lines) for picture, lines in shown]
 
     drawn = grid(heading, (), [Drawn(row.title, row.note, cells(row)) for row in rows])
-    Image.fromarray((drawn[0] * 255).round().to(torch.uint8).numpy()).save(path)
+    image_of(drawn[0]).save(path)

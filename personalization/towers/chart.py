@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..images import image_of, pixels_of
 
 TILE, MARGIN = 96, 8  # pixels
 BAR, GROUND, INK = (70, 130, 255), (28, 30, 34), (235, 235, 235)
@@ -27,7 +27,7 @@ def chart(pictures: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         length = round(WIDTH * weight / max(*weights, 1e-9))
         draw.rectangle((left, top + TILE // 3, left + max(1, length), top + 2 * TILE // 3), fill=BAR)
         draw.text((left + 4, top + TILE // 3 + 6), f"{weight:.1%}", fill=INK, font=font)
-    return torch.from_numpy(np.array(image)).float()[None] / 255
+    return pixels_of(image)[None]
 
 
 def told(weights: Sequence[float]) -> tuple[str, ...]:
@@ -41,4 +41,4 @@ def told(weights: Sequence[float]) -> tuple[str, ...]:
 def _tile(picture: Tensor) -> Image.Image:
     planes = picture.cpu().float().movedim(-1, 0)[None, :3]
     small = F.interpolate(planes, (TILE, TILE), mode="bilinear", antialias=True)[0].movedim(0, -1)
-    return Image.fromarray((small.clamp(0, 1) * 255).round().byte().numpy())
+    return image_of(small)
