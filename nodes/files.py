@@ -11,8 +11,8 @@ from comfy_api.latest import io
 from ..personalization.checkpoint import load, save
 from ..personalization.composition import PlacedConcept, as_recommended, used_at
 from ..personalization.concept import Concept, word_of
-from ..personalization.library import file_name, free_path
-from ..personalization.remembered import Remembered, hash_of, recalled, same_tensors
+from ..personalization.library import file_name, free_path, hash_of, same_tensors
+from ..personalization.remembered import Remembered, recalled
 from . import folders
 from .sockets import CATEGORY, SPEAKS
 from .sockets import Concept as ConceptSocket

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from .parts import Part
 from .sites import Site, SiteShape
+from .tensor_file import tensor_hash
 
 ROLES = ("subject", "style", "both")
 
@@ -96,12 +95,7 @@ class Concept:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over names, shapes and fp32 values: what the file calls its tensor hash."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.tensors().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return tensor_hash(self.tensors())
 
     @property
     def parameters(self) -> int:

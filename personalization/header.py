@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from .concept import ROLES, Base, ConceptInfo, is_placeholder
-from .refusal import ConceptFileError, damaged
+from .refusal import ConceptFileError, damaged, newer
 from .sites import Site, SiteShape
+from .tensor_file import LONGEST, typed
 
 KEY = "concept_loom"
 FORMAT = 1
-WIDEST, MOST_SITES, MOST_SLOTS, LONGEST = 1 << 16, 4096, 64, 1 << 16
+WIDEST, MOST_SITES, MOST_SLOTS = 1 << 16, 4096, 64
 
 TEXTS = (
     *("name", "placeholder", "phrase", "class_word", "role", "method"),
@@ -25,7 +26,6 @@ NUMBERS = {"seed": int, "steps": int, "strength": float, "value_norm": float}
 
 KNOWN = {"format", "tensor_hash", *(own.name for own in fields(ConceptInfo))}
 
-Kind = TypeVar("Kind")
 Number = TypeVar("Number", int, float)
 
 
@@ -49,18 +49,15 @@ def info_from(text: str, path: Path) -> tuple[ConceptInfo, str]:
     """The info and the tensor hash of a header; ConceptFileError when anything in it is not what it should be."""
     try:
         header = json.loads(text)
-        version = _is(header, "format", int)
+        version = typed(header, "format", int)
         if version != FORMAT:
-            raise ConceptFileError(
-                f"The concept file '{path}' has format {version}; this version of Concept Loom reads format {FORMAT}. "
-                "Update Concept Loom."
-            )
+            raise newer(path, version, FORMAT)
         if unknown := sorted(set(header) - KNOWN):
             raise ConceptFileError(
                 f"The concept file '{path}' says {', '.join(unknown)[:200]}, which this version of Concept Loom would "
                 "leave out; a file that it knows whole is needed. Update Concept Loom."
             )
-        return _info(header), _is(header, "tensor_hash", str)
+        return _info(header), typed(header, "tensor_hash", str)
     except ConceptFileError:
         raise
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:  # Overflow: 400 digits
@@ -68,17 +65,17 @@ def info_from(text: str, path: Path) -> tuple[ConceptInfo, str]:
 
 
 def _info(header: Mapping[str, object]) -> ConceptInfo:
-    texts = {name: _is(header, name, str) for name in TEXTS if name in header or name in _required()}
+    texts = {name: typed(header, name, str) for name in TEXTS if name in header or name in _required()}
     numbers = {name: _number(header, name, kind) for name, kind in NUMBERS.items() if name in header}
-    scores = _is(header, "scores", dict) if "scores" in header else {}
-    losses = _is(header, "losses", list) if "losses" in header else []
-    info = ConceptInfo(base=_base(_is(header, "base", dict)), **texts, **numbers)
+    scores = typed(header, "scores", dict) if "scores" in header else {}
+    losses = typed(header, "losses", list) if "losses" in header else []
+    info = ConceptInfo(base=_base(typed(header, "base", dict)), **texts, **numbers)
     _sane(info)
     return replace(
         info,
         scores={str(name): _number(scores, name, float) for name in scores},
-        recipe=_is(header, "recipe", dict) if "recipe" in header else {},
-        losses=tuple(_finite(loss, "losses", float) for loss in losses[:LONGEST]),
+        recipe=typed(header, "recipe", dict) if "recipe" in header else {},
+        losses=tuple(_finite(loss, "losses", float) for loss in losses),
     )
 
 
@@ -100,17 +97,17 @@ def _of_base(base: Base) -> dict[str, object]:
 
 
 def _base(header: Mapping[str, object]) -> Base:
-    sites = _is(header, "sites", list)
+    sites = typed(header, "sites", list)
     if len(sites) > MOST_SITES:
         raise ValueError(f"{len(sites)} sites")
     return Base(
-        family=_is(header, "family", str),
+        family=typed(header, "family", str),
         context_width=_width(header["context_width"]),
-        encoders={_text(key): _width(width) for key, width in _is(header, "encoders", list)},
+        encoders={_text(key): _width(width) for key, width in typed(header, "encoders", list)},
         sites=tuple(_site(*site) for site in sites),
-        prediction=_is(header, "prediction", str),
-        fingerprint=_is(header, "fingerprint", str),
-        name=_is(header, "name", str) if "name" in header else "",
+        prediction=typed(header, "prediction", str),
+        fingerprint=typed(header, "fingerprint", str),
+        name=typed(header, "name", str) if "name" in header else "",
     )
 
 
@@ -123,13 +120,6 @@ def _required() -> set[str]:
     return {
         field.name for field in fields(ConceptInfo) if field.default is MISSING and field.default_factory is MISSING
     }
-
-
-def _is(header: Mapping[str, object], name: str, kind: type[Kind]) -> Kind:
-    value = header[name]
-    if type(value) is not kind or (isinstance(value, str) and len(value) > LONGEST):
-        raise TypeError(f"'{name}' is no {kind.__name__}")
-    return value
 
 
 def _number(header: Mapping[str, object], name: str, kind: type[Number]) -> Number:

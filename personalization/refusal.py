@@ -20,3 +20,10 @@ def damaged(path: Path, why: str, kind: str = "concept") -> ConceptFileError:
     return ConceptFileError(
         f"The {kind} file '{path}' is damaged: {why}. An undamaged copy is needed. Copy it again, or learn it again."
     )
+
+
+def newer(path: Path, version: object, known: int, kind: str = "concept") -> ConceptFileError:
+    return ConceptFileError(
+        f"The {kind} file '{path}' has format {version}; this version of Concept Loom reads format {known}. "
+        "Update Concept Loom."
+    )

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 
-from .checkpoint import read_identity
 from .concept import is_placeholder
-from .library import SUFFIX
-from .refusal import ConceptFileError
+from .library import identity_of
 
 LONGEST = 4096  # characters; a workflow may come from anybody
-NEWEST, UNITS = 4096, ("bytes", "KB", "MB", "GB")
+UNITS = ("bytes", "KB", "MB", "GB")
 
 
 @dataclass(frozen=True)
@@ -42,8 +38,9 @@ class Remembered:
 
 def remembered(path: Path, file: str) -> Remembered:
     """Of a file that is here under the name `file`; ConceptFileError where it is none of ours."""
-    identity = _identity(path, path.stat().st_mtime_ns, path.stat().st_size)
-    return Remembered(file, *identity, path.stat().st_size)
+    info, digest = identity_of(path)
+    base = ", ".join(filter(None, (info.base.family, info.base.name)))
+    return Remembered(file, digest, info.placeholder, info.class_word, base, path.stat().st_size)
 
 
 def recalled(text: str) -> Remembered | None:
@@ -56,27 +53,6 @@ def recalled(text: str) -> Remembered | None:
         if plain and is_placeholder(values["word"]):
             return Remembered(**values)
     return None
-
-
-def same_tensors(digest: str, folders: Iterable[Path]) -> Path | None:
-    """The first file below `folders` whose tensors have this hash, whatever its name."""
-    for file in (file for folder in folders for file in sorted(folder.rglob(f"*{SUFFIX}"))):
-        if hash_of(file) == digest:
-            return file
-    return None
-
-
-def hash_of(file: Path) -> str:
-    """The tensor hash in a file's header; empty for other files."""
-    with suppress(ConceptFileError, OSError):
-        return _identity(file, file.stat().st_mtime_ns, file.stat().st_size)[0]
-    return ""
-
-
-@lru_cache(maxsize=NEWEST)
-def _identity(file: Path, changed: int, size: int) -> tuple[str, str, str, str]:
-    info, digest = read_identity(file)
-    return digest, info.placeholder, info.class_word, ", ".join(filter(None, (info.base.family, info.base.name)))
 
 
 def _amount(size: float) -> str:

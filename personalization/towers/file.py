@@ -6,29 +6,26 @@ made of one fixed picture: weights of other precision still give it, another enc
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from safetensors import torch as safetensors
 from torch import Tensor
 
-from ..refusal import ConceptFileError, damaged, not_ours
-from ..tensor_file import read_metadata, read_tensors
+from ..library import files_below
+from ..refusal import ConceptFileError, damaged, newer, not_ours
+from ..tensor_file import read_metadata, read_tensors, tensor_hash, typed
 from ..whole_file import write_whole
 from .networks import Towers, TowersShape
 
 KEY, KIND, FORMAT = "concept_loom_towers", "towers", 1
 PROBE = "probe"
-WIDEST, MOST_TOKENS, LONGEST = 1 << 13, 256, 1 << 16
-
-Kind = TypeVar("Kind")
+WIDEST, MOST_TOKENS = 1 << 13, 256
 
 
 @dataclass(frozen=True)
@@ -60,10 +57,7 @@ class TowersFile:
 
     @property
     def hash(self) -> str:
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.tensors().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return tensor_hash(self.tensors())
 
 
 def save(towers: TowersFile, path: Path) -> None:
@@ -100,7 +94,7 @@ def read_info(path: Path) -> TowersInfo:
 
 def trained_before(key: str, folders: Iterable[Path]) -> Path | None:
     """The first sound file whose whole training had this key."""
-    for path in (path for folder in folders for path in sorted(folder.rglob("*.safetensors"))):
+    for path in files_below(folders):
         with suppress(ConceptFileError):
             if read_info(path).key == key and load(path):
                 return path
@@ -121,11 +115,8 @@ def _info(path: Path) -> tuple[TowersInfo, str]:
     try:
         header = json.loads(text)
         if header["format"] != FORMAT:
-            raise ConceptFileError(
-                f"The towers file '{path}' has format {header['format']}; this version of Concept Loom reads format "
-                f"{FORMAT}. Update Concept Loom."
-            )
-        return _from(header), _is(header, "tensor_hash", str)
+            raise newer(path, header["format"], FORMAT, KIND)
+        return _from(header), typed(header, "tensor_hash", str)
     except ConceptFileError:
         raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -133,25 +124,25 @@ def _info(path: Path) -> tuple[TowersInfo, str]:
 
 
 def _from(header: Mapping[str, object]) -> TowersInfo:
-    losses = tuple(float(loss) for loss in _is(header, "losses", list))
+    losses = tuple(float(loss) for loss in typed(header, "losses", list))
     if not all(map(math.isfinite, losses)):
         raise ValueError("a loss is not finite")
     return TowersInfo(
-        family=_is(header, "family", str),
-        shape=_shape(_is(header, "shape", dict)),
-        vision=_is(header, "vision", str),
-        base=_is(header, "base", str),
-        recipe=_is(header, "recipe", dict),
-        data_hash=_is(header, "data_hash", str),
-        seed=_is(header, "seed", int),
-        steps=_is(header, "steps", int),
+        family=typed(header, "family", str),
+        shape=_shape(typed(header, "shape", dict)),
+        vision=typed(header, "vision", str),
+        base=typed(header, "base", str),
+        recipe=typed(header, "recipe", dict),
+        data_hash=typed(header, "data_hash", str),
+        seed=typed(header, "seed", int),
+        steps=typed(header, "steps", int),
         losses=losses,
-        key=_is(header, "key", str),
+        key=typed(header, "key", str),
     )
 
 
 def _shape(header: Mapping[str, object]) -> TowersShape:
-    shape = TowersShape(**{name: _is(header, name, int) for name in ("vision", "context", "width", "tokens")})
+    shape = TowersShape(**{name: typed(header, name, int) for name in ("vision", "context", "width", "tokens")})
     if not all(0 < width <= WIDEST for width in (shape.vision, shape.context, shape.width)) or (
         not 0 < shape.tokens <= MOST_TOKENS
     ):
@@ -159,10 +150,3 @@ def _shape(header: Mapping[str, object]) -> TowersShape:
     if not shape.fits:
         raise ValueError(f"{shape.width} channels cannot be cut into heads")
     return shape
-
-
-def _is(header: Mapping[str, object], name: str, kind: type[Kind]) -> Kind:
-    value = header[name]
-    if type(value) is not kind or (isinstance(value, str | list) and len(value) > LONGEST):
-        raise TypeError(f"'{name}' is no {kind.__name__}")
-    return value

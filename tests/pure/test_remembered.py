@@ -4,8 +4,9 @@ import json
 
 import pytest
 from concept_loom.personalization.checkpoint import load, save
+from concept_loom.personalization.library import same_tensors
 from concept_loom.personalization.refusal import ConceptFileError
-from concept_loom.personalization.remembered import recalled, remembered, same_tensors
+from concept_loom.personalization.remembered import recalled, remembered
 
 from . import concepts
 
