@@ -23,7 +23,6 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .attention import Call, Chunk, Window, planned_beside
 from .composition import Composition, PlacedConcept, woven
 from .concept import Base, channel_spans
 from .denoiser import Slots
@@ -31,6 +30,7 @@ from .fit import fits
 from .parts.low_rank import LowRank
 from .pipeline.unet import Now, PipelineBlock, SiteProcessor, sites_of
 from .pipeline.words import Words
+from .plan import Call, Chunk, Window, planned_beside
 from .prompt import Mark, aside, phrase_rows, slots_of
 from .report import Report, Run, reports
 from .sites import Site

@@ -9,15 +9,16 @@ from collections.abc import Iterable
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from .attention import Plan, edited, focused
 from .composition import PlacedConcept
 from .guests import Instructed, Joint, Nested, Presence, appended, bring, joint
-from .parts.context_rows import ContextRows
+from .parts.context_rows import ContextRows, lerp_rows
 from .parts.image_tokens import ImageTokens
 from .parts.instruction import LatentInstruction
 from .parts.nested_values import NestedValues
+from .plan import Places, Plan
 from .regions import Grid
 from .rows import RowCache
 from .site_attention import Expected, Watched
@@ -107,3 +108,40 @@ def _nested(plan: Plan, presence: Presence, columns: slice, grid: Grid) -> Neste
 
 def _instructed(presence: Presence, columns: slice, grid: Grid) -> Instructed:
     return Instructed(presence.rows, presence.over(grid)[presence.rows], columns)
+
+
+def edited(context: Tensor, site: Site, places: Iterable[Places], rows: RowCache) -> Tensor:
+    """The context (b, tokens, d) that this site reads: every planned concept's rows drawn in."""
+    for one in places:
+        for part in one.placed.concept.parts:
+            if isinstance(part, ContextRows) and site in part.rows:
+                context = _drawn_in(context, part.rows[site], one, rows)
+    return context
+
+
+def focused(context: Tensor, places: Iterable[Places]) -> Tensor:
+    """The context (b, tokens, d) that becomes keys, the words' logits times lambda (Nested Attention, 2501.01407).
+
+    to_k has no bias in any family of ours, so a row times lambda is its column of the logits times lambda.
+    """
+    for one in places:
+        if one.placed.focus != 1:
+            context = _focused(context, one)
+    return context
+
+
+def _focused(context: Tensor, places: Places) -> Tensor:
+    channels = torch.arange(context.shape[-1], device=context.device)[places.channels]
+    where = (places.batch[:, None], places.token[:, None], channels)
+    factor = 1 + places.u.clamp(max=1) * (places.placed.focus - 1)
+    return context.index_put(where, context[where] * factor.to(context))
+
+
+def _drawn_in(context: Tensor, master: Tensor, places: Places, cache: RowCache) -> Tensor:
+    rows = cache.like(master, context)[..., places.channels]  # (slots, d) or, one concept per sample, (b, slots, d)
+    rows = rows[places.batch, places.slot] if rows.ndim == 3 else rows[places.slot]  # (k, d)
+    if rows.shape[-1] == context.shape[-1]:
+        return lerp_rows(context, places.batch, places.token, rows, places.u)
+    part = lerp_rows(context[..., places.channels], places.batch, places.token, rows, places.u)
+    left, right = context[..., : places.channels.start], context[..., places.channels.stop :]
+    return torch.cat((left, part, right), dim=-1)

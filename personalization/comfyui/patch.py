@@ -21,7 +21,6 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
-from ..attention import Call, Chunk, Plan, Window, planned, planned_beside
 from ..composition import Composition, PlacedConcept, woven
 from ..concept import Base, channel_spans
 from ..denoiser import Observer
@@ -31,6 +30,7 @@ from ..parts.context_rows import ContextRows
 from ..parts.image_tokens import ImageTokens
 from ..parts.instruction import LatentInstruction
 from ..parts.nested_values import NestedValues
+from ..plan import Call, Chunk, Plan, Window, planned, planned_beside
 from ..reading import with_guests, with_image_tokens, with_rows
 from ..regions import Grid
 from ..report import Report, Run, reports

@@ -11,10 +11,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from ..attention import Plan
 from ..composition import PlacedConcept
 from ..low_rank_block import LowRankBlock
 from ..parts.low_rank import layer_widths
+from ..plan import Plan
 from ..reading import Reading, with_guests, with_image_tokens, with_rows
 from ..regions import Grid
 from ..report import Run

@@ -2,10 +2,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from concept_loom.personalization.attention import Call, Chunk, RowCache, Window, edited, focused, planned
 from concept_loom.personalization.denoiser import Slots
 from concept_loom.personalization.parts import ContextRows
+from concept_loom.personalization.plan import Call, Chunk, Window, planned
+from concept_loom.personalization.reading import edited, focused
 from concept_loom.personalization.regions import WHOLE, Seen, twins_of
+from concept_loom.personalization.rows import RowCache
 
 from .concepts import SITES, concept, placed
 

@@ -1,4 +1,4 @@
-"""A composition's parts at one site: what a model call is told beforehand, and what attention reads there.
+"""What a model call is told beforehand.
 
 Every model call gets one `Plan`: which rows of which samples belong to which concept and how strongly. Sampling and
 training make the same plan and run the same functions. u and the windows are tensors, so that nothing waits for the
@@ -19,12 +19,10 @@ from .denoiser import Slots
 from .guests import GUESTS, Presence
 from .indices import indices, moved
 from .parts import Part
-from .parts.context_rows import ContextRows, lerp_rows
+from .parts.context_rows import ContextRows
 from .parts.low_rank import LowRank
 from .parts.nested_values import NestedValues
 from .regions import WHOLE, Box, Seen, Twins, twins_of
-from .rows import RowCache
-from .sites import Site
 
 Entry = tuple[int, int, int, float]  # (sample, row, slot, u)
 
@@ -168,43 +166,6 @@ def _spoken(placed: PlacedConcept, call: Call) -> set[tuple[int, int]]:
         for copy in range(0, call.tokens, chunk.length)
         for sample in range(chunk.start, chunk.start + chunk.size)
     }
-
-
-def edited(context: Tensor, site: Site, places: Iterable[Places], rows: RowCache) -> Tensor:
-    """The context (b, tokens, d) that this site reads: every planned concept's rows drawn in."""
-    for one in places:
-        for part in one.placed.concept.parts:
-            if isinstance(part, ContextRows) and site in part.rows:
-                context = _drawn_in(context, part.rows[site], one, rows)
-    return context
-
-
-def focused(context: Tensor, places: Iterable[Places]) -> Tensor:
-    """The context (b, tokens, d) that becomes keys, the words' logits times lambda (Nested Attention, 2501.01407).
-
-    to_k has no bias in any family of ours, so a row times lambda is its column of the logits times lambda.
-    """
-    for one in places:
-        if one.placed.focus != 1:
-            context = _focused(context, one)
-    return context
-
-
-def _focused(context: Tensor, places: Places) -> Tensor:
-    channels = torch.arange(context.shape[-1], device=context.device)[places.channels]
-    where = (places.batch[:, None], places.token[:, None], channels)
-    factor = 1 + places.u.clamp(max=1) * (places.placed.focus - 1)
-    return context.index_put(where, context[where] * factor.to(context))
-
-
-def _drawn_in(context: Tensor, master: Tensor, places: Places, cache: RowCache) -> Tensor:
-    rows = cache.like(master, context)[..., places.channels]  # (slots, d) or, one concept per sample, (b, slots, d)
-    rows = rows[places.batch, places.slot] if rows.ndim == 3 else rows[places.slot]  # (k, d)
-    if rows.shape[-1] == context.shape[-1]:
-        return lerp_rows(context, places.batch, places.token, rows, places.u)
-    part = lerp_rows(context[..., places.channels], places.batch, places.token, rows, places.u)
-    left, right = context[..., : places.channels.start], context[..., places.channels.stop :]
-    return torch.cat((left, part, right), dim=-1)
 
 
 def _all_places(
