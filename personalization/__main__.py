@@ -16,6 +16,8 @@ from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 
+import torch
+
 from .checkpoint import load, read_info
 from .concept import ROLES
 from .exchange.exported import DIFFUSERS, EMBEDDING, KOHYA, exported
@@ -26,6 +28,7 @@ from .wish import BUDGETS
 FORMATS = {"embedding": EMBEDDING, "kohya": KOHYA, "diffusers": DIFFUSERS}
 TERMS = ("prior-preservation", "self-regularisation", "attention-regulariser")
 COUNT = Range(1, 1, 10_000, 1)
+DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -108,6 +111,7 @@ def shared(folders: Sequence[Path], share: str) -> list[Path]:
 
 def _on_every_device(devices: int) -> int:
     """One process per device, each with its share of the folders; 1 where one of them failed or was killed."""
+    refuse_more(devices)
     environments, processes = [_only(number) for number in range(devices)], []
     try:
         for number, environment in enumerate(environments):
@@ -120,17 +124,29 @@ def _on_every_device(devices: int) -> int:
 
 
 def _only(number: int) -> dict[str, str]:
-    """The environment of a process that sees this one of the devices; ValueError where there are fewer."""
-    names = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
-    return {**os.environ, **{name: visible_device(os.environ.get(name, ""), number) for name in names}}
+    """The environment of a process that sees this one of the devices."""
+    return {**os.environ, **{name: visible_device(os.environ.get(name, ""), number) for name in DEVICES}}
 
 
 def visible_device(chosen: str, number: int) -> str:
     """Of the devices that the user has chosen already, else of all."""
-    devices = [one.strip() for one in chosen.split(",") if one.strip()]
-    if devices and number >= len(devices):
-        raise ValueError(f"--devices asks for more than the {len(devices)} devices that are visible. Ask for fewer.")
+    devices = _listed(chosen)
     return devices[number] if devices else str(number)
+
+
+def refuse_more(devices: int) -> None:
+    """ValueError for more devices than are chosen or there; where there is none, processes share the CPU."""
+    counts = [torch.cuda.device_count(), *(len(_listed(os.environ.get(name, ""))) for name in DEVICES)]
+    there = min(filter(None, counts), default=devices)
+    if there < devices:
+        raise ValueError(
+            f"--devices asks for {devices} processes with a device each, and {there} can be seen. "
+            f"Ask for at most {there}."
+        )
+
+
+def _listed(chosen: str) -> list[str]:
+    return [one.strip() for one in chosen.split(",") if one.strip()]
 
 
 def _wish(host, request: argparse.Namespace):
