@@ -123,17 +123,20 @@ class _Run:
         self.emit(Started(self.recipe.steps, len(self.task.latents.held_out)))
 
     def _steps_in_time(self) -> int:
-        """Trial steps on a generator of their own, thrown away, so that they change no result."""
+        """Trial steps on a generator of their own, thrown away, so that they change no result.
+
+        Numbered as in learning: what a recipe does only now and then is done now and then here too.
+        """
         if not self.recipe.seconds:
             raise ValueError("The recipe has neither steps nor seconds; one is needed. Give a budget.")
         times, generator = [], torch.Generator().manual_seed(self.task.seed)
-        for _ in range(TRIALS):
+        for number in range(TRIALS):
             began = self.task.clock()
-            self.training.backward(self.draw(generator), self.state.step, generator)
+            self.training.backward(self.draw(generator), number, generator)
             times.append(self.task.clock() - began)
         self.state.optimizer.zero_grad()
         left = self.recipe.seconds - (self.task.clock() - self.began)
-        steps = left / max(min(times[1:]), 1e-9)
+        steps = left * len(times[1:]) / max(sum(times[1:]), 1e-9)
         checks = self.recipe.checks * self.held.samples * FORWARD_COST / self.recipe.batch_size
         return max(1, int(steps - min(checks, steps * CHECK_SHARE)))
 
