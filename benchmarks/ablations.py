@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..personalization.recipe import Recipe, Stage
+from ..personalization.recipe import Recipe
 from ..playground.judge import load_judge
 from ..playground.model import WEIGHTS, load
 from ..playground.scores import leaks
@@ -87,14 +87,10 @@ def _layerwise(whole: Recipe) -> dict[str, Ablation]:
 
 def _staged(whole: Recipe) -> dict[str, Ablation]:
     stages = whole.stages
-    left = {f"no stage {n}": (*stages[: n - 1], *stages[n:]) for n in range(1, len(stages) + 1)}
-    left["no regulariser"] = tuple(map(_free, stages))
-    less = {f"staged, {what}": Ablation(replace(whole, stages=rest), against="staged") for what, rest in left.items()}
-    return {"staged": Ablation(whole), **less}
-
-
-def _free(stage: Stage) -> Stage:
-    return replace(stage, w_mean=0.0, w_var=0.0)
+    numbers = range(1, len(stages) + 1)
+    less = {f"no stage {n}": replace(whole, stages=(*stages[: n - 1], *stages[n:])) for n in numbers}
+    less["no regulariser"] = whole.unregulated()
+    return {"staged": Ablation(whole), **{f"staged, {what}": Ablation(one, against="staged") for what, one in less.items()}}
 
 
 def _attractors(steps: int) -> dict[str, Ablation]:

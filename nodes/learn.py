@@ -217,7 +217,7 @@ def _of_the_method() -> list[io.Input]:
         _term(
             "self_regularisation", "layerwise (CASR): image tokens stay near the mean of what the pictures look like."
         ),
-        _term("attention_regulariser", "staged: the word takes as much attention as its class word does."),
+        _term("attention_regulariser", "staged, but for styles: the word takes as much attention as its class word does."),
         io.String.Input(
             "settings",
             optional=True,

@@ -51,7 +51,7 @@ def recipe_of(wish: Wish, family: str, pictures: int, masked: bool = False) -> R
         stages = tuple(replace(stage, learning_rate=scale * stage.learning_rate) for stage in recipe.stages)
         recipe = replace(recipe, stages=stages)
     if not wish.attention_regulariser:
-        recipe = replace(recipe, stages=tuple(replace(stage, w_mean=0.0, w_var=0.0) for stage in recipe.stages))
+        recipe = recipe.unregulated()
     return replace(
         recipe,
         batch_size=wish.batch_size or recipe.batch_size,
