@@ -90,7 +90,10 @@ def _staged(whole: Recipe) -> dict[str, Ablation]:
     numbers = range(1, len(stages) + 1)
     less = {f"no stage {n}": replace(whole, stages=(*stages[: n - 1], *stages[n:])) for n in numbers}
     less["no regulariser"] = whole.unregulated()
-    return {"staged": Ablation(whole), **{f"staged, {what}": Ablation(one, against="staged") for what, one in less.items()}}
+    return {
+        "staged": Ablation(whole),
+        **{f"staged, {what}": Ablation(one, against="staged") for what, one in less.items()},
+    }
 
 
 def _attractors(steps: int) -> dict[str, Ablation]:

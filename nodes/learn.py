@@ -202,8 +202,8 @@ def _overrides() -> list[io.Input]:
             optional=True,
             default=False,
             tooltip="Pictures without a mask get a soft one, from where the model looks for the class word, so that "
-            "their surroundings are learned less. They are shown on the node: red is left out. What stands close "
-            "beside the subject is not left out. Without effect on styles.",
+            "their surroundings are learned less. They are shown on the node before the first step: red is left out. "
+            "What stands close beside the subject is not left out. Without effect on styles.",
             advanced=True,
         ),
     ]
@@ -217,7 +217,9 @@ def _of_the_method() -> list[io.Input]:
         _term(
             "self_regularisation", "layerwise (CASR): image tokens stay near the mean of what the pictures look like."
         ),
-        _term("attention_regulariser", "staged, but for styles: the word takes as much attention as its class word does."),
+        _term(
+            "attention_regulariser", "staged, but for styles: the word takes as much attention as its class word does."
+        ),
         io.String.Input(
             "settings",
             optional=True,

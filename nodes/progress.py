@@ -11,7 +11,7 @@ from torch import Tensor
 from ..personalization.concept import Concept
 from ..personalization.curve import Curve
 from ..personalization.images import image_of
-from ..personalization.learned import Event, Planned, Preview, Started, Step
+from ..personalization.learned import Event, Masked, Planned, Preview, Started, Step
 from ..personalization.outlook import outlook
 from .page import tell
 
@@ -42,6 +42,8 @@ class LearningProgress:
             self._show(event, picture_of)
         elif isinstance(event, Planned):
             self._say(event.sentence)
+        elif isinstance(event, Masked):  # while there is still time to cancel
+            self._draw(0, event.sheet)
 
     def close(self) -> None:
         """What was told no longer holds."""
@@ -67,4 +69,7 @@ class LearningProgress:
         self.last = time.perf_counter() - began
         self.spent += self.last
         if picture is not None:
-            self.bar.update_absolute(event.step, preview=("JPEG", image_of(picture[0]), PREVIEW_SIDE))
+            self._draw(event.step, picture)
+
+    def _draw(self, step: int, picture: Tensor) -> None:
+        self.bar.update_absolute(step, preview=("JPEG", image_of(picture[0]), PREVIEW_SIDE))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
+from torch import Tensor
+
 from .concept import Concept
 
 WINDOW = 10  # steps over which training losses are averaged before they are compared
@@ -16,6 +18,12 @@ class Planned(NamedTuple):
     """What learning needs of the memory that there is, before its first step."""
 
     sentence: str
+
+
+class Masked(NamedTuple):
+    """The pictures, as a sheet (1, h, w, 3), under the soft masks that they are about to be learned with."""
+
+    sheet: Tensor
 
 
 class Started(NamedTuple):
@@ -47,7 +55,7 @@ class Preview(NamedTuple):
     concept: Concept
 
 
-Event = Planned | Started | Step | Held | Preview
+Event = Planned | Masked | Started | Step | Held | Preview
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..contact_sheet import masks_sheet
 from ..dataset import ConceptDataset
 from ..doctor import examine
 from ..latents import TrainingLatents
-from ..learned import Event, Learned, LearningDiverged, Planned
+from ..learned import Event, Learned, LearningDiverged, Masked, Planned
 from ..learner import LearnTask, learn
 from ..library import file_name, free_path, learned_before
 from ..methods import AUTO, Beginning, task_of
@@ -129,6 +129,9 @@ def _learned(course: _Course, show: Show) -> _Made:
                 event = Planned(" ".join((event.sentence, *findings)))
             show(event, painter.on_the_way)
 
+        masked = masks_sheet(course.dataset, task.latents) if recipe.soft_masks else None
+        if masked is not None:
+            tell(Masked(masked))
         room = room_for(task, session)
 
         def learned_that(way: Way) -> Learned:
@@ -140,7 +143,6 @@ def _learned(course: _Course, show: Show) -> _Made:
 
         learned, plan = in_memory(room, recipe.batch_size, node, learned_that, tell)
         sketch = painter.sketched(learned)
-    masked = masks_sheet(course.dataset, task.latents) if recipe.soft_masks else None
     room_told = " ".join(filter(None, (plan, painter.withheld, _alone(recipe, latents))))
     return _Made(learned, painter.painted(sketch), room_told, masked)
 

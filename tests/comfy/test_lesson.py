@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management as host
+import comfy.utils as host_utils
 import pytest
 import torch
 from comfy import supported_models
@@ -32,7 +33,7 @@ from concept_loom.personalization.dataset import ConceptDataset, dataset_of
 from concept_loom.personalization.doctor import examine
 from concept_loom.personalization.evaluation import held_out_losses
 from concept_loom.personalization.latents import TrainingLatents
-from concept_loom.personalization.learned import Event, Held, LearningDiverged, Planned, Preview, Started, Step
+from concept_loom.personalization.learned import Event, Held, LearningDiverged, Masked, Planned, Preview, Started, Step
 from concept_loom.personalization.learner import LearnTask
 from concept_loom.personalization.library import file_name, free_path
 from concept_loom.personalization.objectives import denoising_loss
@@ -562,10 +563,12 @@ def test_a_name_that_is_no_sites_is_refused_before_anything_is_learned(canvas, p
 
 def test_soft_masks_are_shown_where_they_were_made_and_learn_something_else(canvas, pictures, tmp_path) -> None:
     plain, _ = taught(canvas, pictures, tmp_path)
-    soft, _ = taught(canvas, pictures, tmp_path, replace(WISH, soft_masks=True))
+    soft, seen = taught(canvas, pictures, tmp_path, replace(WISH, soft_masks=True))
     assert plain.masked is None and soft.concept.hash != plain.concept.hash
     whole = contact_sheet(pictures)
     assert soft.masked is not None and soft.masked.shape == whole.shape and not torch.equal(soft.masked, whole)
+    shown = [number for number, event in enumerate(seen) if isinstance(event, Masked)]
+    assert len(shown) == 1 and not any(isinstance(event, Step) for event in seen[: shown[0]])
     again, _ = taught(canvas, pictures, tmp_path, replace(WISH, soft_masks=True))
     assert again.concept.hash == soft.concept.hash and again.masked is None
 
@@ -576,6 +579,14 @@ def test_where_pictures_have_masks_attractors_are_asked_for_all_that_is_outside(
     masked = dataset_of([replace(first, mask=torch.full(first.pixels.shape[:2], 255, dtype=torch.uint8)), *others], 1)
     lesson, _ = taught(canvas, masked, tmp_path, wish)
     assert lesson.finished and lesson.concept.info.recipe["mask_split"]
+
+
+def test_soft_masks_are_drawn_on_the_node_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(host_utils, "PROGRESS_BAR_HOOK", lambda *args, **kwargs: drawn.append(args))
+    LearningProgress()(Masked(torch.zeros(1, 8, 16, 3)), lambda concept: None)
+    ((value, _, (kind, image, _), *_),) = drawn
+    assert (value, kind, image.size) == (0, "JPEG", (16, 8))
 
 
 def test_pictures_on_the_way_take_no_more_than_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
