@@ -1,4 +1,4 @@
-"""Crops: the thing cut out of its picture, so that an image encoder compares things and not settings."""
+"""Crops: the thing cut out of its picture, so that an image encoder compares things, or what is left, settings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,23 @@ def cut_out(pictures: Tensor, masks: Tensor) -> Tensor:
     Each is cropped to the square around what its mask holds and brought to one side, s = min(h, w). A mask that holds
     nothing leaves its picture whole.
     """
-    size = (pictures.shape[1], pictures.shape[2])
-    fitted = interpolate(masks.to(pictures), size, mode="bilinear")
-    return torch.stack([_cut(*pair) for pair in zip(pictures, fitted[:, 0], strict=True)])
+    if not len(pictures):
+        return pictures
+    fitted = _fitted(masks, pictures)
+    return torch.stack([_cut(*pair) for pair in zip(pictures, fitted, strict=True)])
+
+
+def surroundings(pictures: Tensor, masks: Tensor) -> Tensor:
+    """Pictures (n, h, w, 3) with grey where masks (n, 1, any, any) say that the thing is."""
+    if not len(pictures):
+        return pictures
+    inside = _fitted(masks, pictures)[..., None] > INSIDE
+    return torch.where(inside, torch.full_like(pictures, GREY), pictures)
+
+
+def _fitted(masks: Tensor, pictures: Tensor) -> Tensor:
+    """(n, h, w)."""
+    return interpolate(masks.to(pictures), (pictures.shape[1], pictures.shape[2]), mode="bilinear")[:, 0]
 
 
 def _cut(picture: Tensor, mask: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .asked import Asked
@@ -16,6 +17,7 @@ from .scores import (
     Marks,
     Means,
     Real,
+    Surroundings,
     ceiling,
     closed,
     gain,
@@ -38,7 +40,7 @@ CUT = (
     "word; a cut that takes in what stands beside it counts that too. Whole compares whole pictures, backgrounds and "
     "all. A copy is too near in both."
 )
-COLUMNS = ("identity", "closed", "kept", "gap", "copies", "text", "whole")
+COLUMNS = ("identity", "closed", "kept", "gap", "leak", "copies", "text", "whole")
 NAME = 44
 
 
@@ -50,6 +52,7 @@ class Line(NamedTuple):
     closed: float | None = None
     kept: float | None = None
     gap: float | None = None
+    leak: float | None = None
     copies: float | None = None
     text: float | None = None
     whole: float | None = None
@@ -175,6 +178,8 @@ class Scorecard:
         if self.concept.gap is not None and self.plain.gap is not None:
             nearer = f"{ours.gap:+.3f}, the class word by {floor.gap:+.3f}"
             yield f"Nearer to training than to held-out pictures by {nearer}."
+        if self.concept.leak is not None and self.plain.leak is not None:
+            yield _leaking(gain(self.concept.leak, self.plain.leak))
         if self.concept.copies is not None and self.plain.copies is not None:
             yield _alarm(self.concept.copies, self.plain.copies)
 
@@ -186,6 +191,7 @@ def scorecard(
     whole: Vectors,
     withheld: Mapping[str, str],
     things: Vectors | None = None,
+    beside: Surroundings | None = None,
 ) -> Scorecard:
     """`withheld` holds what the caller cannot give; the rest is added here. `things` decide where they are given."""
     concept, plain = _marked(whole)
@@ -196,6 +202,8 @@ def scorecard(
     limit = kept_limit(real, plain.identity)
     if limit is not None:
         concept, plain = (one._replace(kept=one.identity >= limit) for one in (concept, plain))
+    if beside is not None:
+        concept, plain = concept._replace(leak=beside.leak), plain._replace(leak=torch.zeros_like(beside.leak))
     top, floor = ceiling(real), float(plain.identity.mean())
     reasons = {**_reasons(real, concept, floor, top), **withheld}
     each = len(whole.drawn.plain) // len(prompts)
@@ -242,7 +250,7 @@ def _reasons(real: Real, concept: Marks, floor: float, top: float | None) -> dic
 
 
 def _scored(name: str, mean: Means, share: float | None) -> Line:
-    return Line(name, mean.identity, share, mean.kept, mean.gap, mean.copies, mean.text, mean.whole)
+    return Line(name, mean.identity, share, mean.kept, mean.gap, mean.leak, mean.copies, mean.text, mean.whole)
 
 
 def _numbers(line: Line) -> dict[str, object]:
@@ -275,6 +283,14 @@ def _so(gained: Gain) -> str:
 def _recognised(ours: Tensor, floor: Tensor) -> str:
     count = f"Kept in {int(ours.sum())} of {len(ours)} pictures, class word {int(floor.sum())}"
     return f"{count}: nearer to the real ones than the limit that best tells these from the class word's."
+
+
+def _leaking(gained: Gain | None) -> str:
+    if gained is None:
+        return "Too few pictures to tell whether what surrounded it in training comes along."
+    told = "what surrounded it in training comes along" if gained.low > 0 else "nothing else is seen to come along"
+    span = f"{gained.mean:+.3f} ({gained.low:+.3f}..{gained.high:+.3f})"
+    return f"Surroundings nearer to the training pictures' than the class word's by {span}, so {told}."
 
 
 def _alarm(ours: Tensor, floor: Tensor) -> str:

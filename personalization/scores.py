@@ -42,6 +42,7 @@ class Marks(NamedTuple):
     text: Tensor | None
     whole: Tensor | None = None  # identity of whole pictures, where `identity` is that of things cut out of them
     kept: Tensor | None = None  # bool: nearer than `kept_limit`
+    leak: Tensor | None = None
 
 
 class Means(NamedTuple):
@@ -51,6 +52,20 @@ class Means(NamedTuple):
     text: float | None
     whole: float | None = None
     kept: float | None = None
+    leak: float | None = None
+
+
+class Surroundings(NamedTuple):
+    """What is left without the thing: of pictures drawn with both words (n, d), and of the training ones (t, d)."""
+
+    concept: Tensor
+    plain: Tensor
+    training: Tensor
+
+    @property
+    def leak(self) -> Tensor:
+        """How much nearer to those of the training pictures it comes with the concept than with the class word (n,)."""
+        return likeness(self.concept, self.training) - likeness(self.plain, self.training)
 
 
 class Gain(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 from typing import NamedTuple
 
 import comfy.sd
@@ -13,24 +14,28 @@ from torch.nn.functional import interpolate
 
 from ..asked import Asked, asked
 from ..composition import PlacedConcept
-from ..crops import cut_out
+from ..crops import cut_out, surroundings
 from ..dataset import ConceptDataset, view
 from ..fit import fits
 from ..grid import Cell, Row, grid
 from ..pictures import Picture
 from ..preview import GUIDANCE, STEPS, Sitting
 from ..scorecard import Drawn, Scorecard, Vectors, scorecard, unscored
-from ..scores import Real, reads_pictures
+from ..scores import Real, Surroundings, reads_pictures
 from .canvas import Canvas
 from .studio import Job, drawn, located, photographed, projects, read, seen
 
 NO_EYES = (
-    "No CLIP_VISION is connected: identity, closed, kept, gap, copies and text cannot be given, only pictures. "
+    "No CLIP_VISION is connected: identity, closed, kept, gap, leak, copies and text cannot be given, only pictures. "
     "Connect one (Load CLIP Vision) to have them scored."
 )
 OTHER_SET = (
     "It was learned from other pictures than these, or from another split of them: which of these it has seen is not "
-    "known, so gap and copies cannot be given. Connect the dataset that it was learned from."
+    "known, so gap, leak and copies cannot be given. Connect the dataset that it was learned from."
+)
+NO_THING = (
+    "A style, or a concept without a class word, is not found in its pictures: what surrounds it cannot be told from "
+    "it, so leak cannot be given."
 )
 OTHER_TEXT = "Text scores cannot be given: "
 
@@ -56,6 +61,13 @@ class Album(NamedTuple):
     held_out: Tensor
 
 
+class Cuts(NamedTuple):
+    """The same pictures without what surrounds the things, and without the things."""
+
+    things: Album
+    surroundings: Album
+
+
 class Tried(NamedTuple):
     card: Scorecard
     sheet: Tensor  # (1, h, w, 3)
@@ -71,8 +83,8 @@ def tried(
         note = fits(placed.concept, canvas.base())
         prompts = asked(lines, placed)
         album = _album(canvas, placed, prompts, dataset, effort)
-        things = _things(canvas, placed, dataset, album) if vision else None
-        card = _card(canvas.clip, vision, placed, prompts, (album, things), is_learned_from(placed, dataset))
+        cuts = _cuts(canvas, placed, dataset, album) if vision else None
+        card = _card(canvas.clip, vision, placed, prompts, (album, cuts), is_learned_from(placed, dataset))
     return Tried(card, _sheet(card, album, effort), note)
 
 
@@ -123,15 +135,16 @@ def _album(
     return Album(concept, plain, photographed(canvas, dataset.training), photographed(canvas, dataset.holdout))
 
 
-def _things(canvas: Canvas, placed: PlacedConcept, dataset: ConceptDataset, album: Album) -> Album | None:
-    """The album with the things cut out of its pictures; None for a style, which is in all of a picture."""
+def _cuts(canvas: Canvas, placed: PlacedConcept, dataset: ConceptDataset, album: Album) -> Cuts | None:
+    """None for a style, which is in all of a picture."""
     word = word_of_thing(placed)
     if not word:
         return None
-    drawn = (cut_drawn(canvas, part, word) for part in (album.concept, album.plain))
+    drawn = [(part, located(canvas, part, word)) for part in (album.concept, album.plain)]
     pictures = (dataset.training, dataset.holdout)
-    real = (cut_real(canvas, *pair, word) for pair in zip(album[2:], pictures, strict=True))
-    return Album(*drawn, *real)
+    real = [(part, _masks(canvas, part, own, word)) for part, own in zip(album[2:], pictures, strict=True)]
+    pairs = (*drawn, *real)
+    return Cuts(Album(*starmap(cut_out, pairs)), Album(*starmap(surroundings, pairs)))
 
 
 def word_of_thing(placed: PlacedConcept) -> str:
@@ -145,12 +158,16 @@ def cut_drawn(canvas: Canvas, pictures: Tensor, class_word: str) -> Tensor:
 
 
 def cut_real(canvas: Canvas, shown: Tensor, pictures: Sequence[Picture], class_word: str) -> Tensor:
-    """By a picture's own mask where it has one."""
+    return cut_out(shown, _masks(canvas, shown, pictures, class_word))
+
+
+def _masks(canvas: Canvas, shown: Tensor, pictures: Sequence[Picture], class_word: str) -> Tensor:
+    """(n, 1, h, w) of pictures as shown (n, h, w, 3): a picture's own where it has one."""
     if not len(shown):
-        return shown
+        return shown.new_zeros(0, 1, *shown.shape[1:3])
     masks = list(interpolate(located(canvas, shown, class_word), shown.shape[1:3], mode="bilinear"))
     own = [view(picture, (shown.shape[1], shown.shape[2])).mask for picture in pictures]
-    return cut_out(shown, torch.stack([m if o is None else o[None] for m, o in zip(masks, own, strict=True)]))
+    return torch.stack([m if o is None else o[None] for m, o in zip(masks, own, strict=True)])
 
 
 def _card(
@@ -158,29 +175,34 @@ def _card(
     vision: ClipVisionModel | None,
     placed: PlacedConcept,
     prompts: Sequence[Asked],
-    albums: tuple[Album, Album | None],
+    albums: tuple[Album, Cuts | None],
     learned_from: bool,
 ) -> Scorecard:
-    """`albums` holds whole pictures, and the things in them where they can be cut out."""
-    album, things = albums
+    """`albums` holds whole pictures, and their cuts where things can be cut out."""
+    album, cuts = albums
     info, each = placed.concept.info, len(album.plain) // len(prompts)
     if vision is None:
         return unscored(placed.word, info.class_word, prompts, each, NO_EYES)
     plain = seen(vision, album.plain)
     texts, why = texts_of(clip, prompts, plain, each)
-    withheld = _withheld(why, learned_from)
+    withheld = _withheld(why, learned_from, cuts is not None)
     real = real_of(vision, album.training, album.held_out, learned_from)
     whole = Vectors(Drawn(seen(vision, album.concept), plain, texts), real)
-    cut = None
-    if things is not None:
-        drawn = Drawn(seen(vision, things.concept), seen(vision, things.plain), None)
-        cut = Vectors(drawn, real_of(vision, things.training, things.held_out, learned_from))
-    return scorecard(placed.word, info.class_word, prompts, whole, withheld, cut)
+    things, beside = None, None
+    if cuts is not None:
+        cut = cuts.things
+        drawn = Drawn(seen(vision, cut.concept), seen(vision, cut.plain), None)
+        things = Vectors(drawn, real_of(vision, cut.training, cut.held_out, learned_from))
+        if learned_from:
+            beside = Surroundings(*(seen(vision, part) for part in cuts.surroundings[:3]))
+    return scorecard(placed.word, info.class_word, prompts, whole, withheld, things, beside)
 
 
-def _withheld(text: str, learned_from: bool) -> Mapping[str, str]:
-    found = {"text": text} if text else {}
-    return found if learned_from else {**found, "gap": OTHER_SET, "copies": OTHER_SET}
+def _withheld(text: str, learned_from: bool, found: bool) -> Mapping[str, str]:
+    """`found`: things could be cut out."""
+    reasons = {"text": text} if text else {}
+    reasons |= {} if found else {"leak": NO_THING}
+    return reasons if learned_from else {**reasons, "gap": OTHER_SET, "leak": OTHER_SET, "copies": OTHER_SET}
 
 
 def _sheet(card: Scorecard, album: Album, effort: Effort) -> Tensor:

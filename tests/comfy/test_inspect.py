@@ -163,9 +163,11 @@ def test_a_subject_is_compared_cut_out_of_its_pictures_and_a_style_as_a_whole(
     _, table, data = evaluated(playground, loud, dataset, seeds=1)
     assert all(isinstance(one["whole"], float) and one["whole"] != one["identity"] for one in data["prompts"])
     assert "cut out" in table
+    assert all(one["leak"] is not None for one in data["prompts"]) and "what surrounded it in training" in table
     style = replace(loud, info=replace(loud.info, role="style"))
     _, table, data = evaluated(playground, style, dataset, seeds=1)
-    assert all(one["whole"] is None for one in data["prompts"]) and "cut out" not in table
+    assert all(one["whole"] is one["leak"] is None for one in data["prompts"]) and "cut out" not in table
+    assert "is not found in its pictures" in data["withheld"]["leak"]
 
 
 def test_soft_masks_lie_on_the_thing(playground: Playground) -> None:
@@ -197,7 +199,7 @@ def test_overfitting_is_not_judged_on_other_pictures_or_without_held_out_ones(
     other = dataset_of(dataset.pictures, 2)
     _, table, data = evaluated(playground, loud, other, seeds=1)
     assert "learned from other pictures" in table
-    assert data["overall"][1]["gap"] is None and data["overall"][1]["copies"] is None
+    assert [data["overall"][1][score] for score in ("gap", "leak", "copies")] == [None] * 3
     none = dataset_of(dataset.pictures, 0)
     own = replace(loud, info=replace(loud.info, data_hash=none.hash))
     _, table, data = evaluated(playground, own, none, seeds=1)

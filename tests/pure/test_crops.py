@@ -1,7 +1,7 @@
 """Things cut out of pictures by their masks."""
 
 import torch
-from concept_loom.personalization.crops import GREY, cut_out, square_around
+from concept_loom.personalization.crops import GREY, cut_out, square_around, surroundings
 
 
 def test_the_thing_fills_the_cut_and_its_surroundings_are_gone() -> None:
@@ -19,6 +19,14 @@ def test_what_a_mask_leaves_out_of_its_square_is_grey() -> None:
     mask[..., 2:10, 4:6] = 1
     cut = cut_out(torch.zeros(1, 16, 16, 3), mask)
     assert (cut - GREY).abs().min() < 1e-4 and cut.min() < 0.2
+
+
+def test_of_its_surroundings_nothing_changes_and_the_thing_is_grey() -> None:
+    pictures, mask = torch.rand(2, 16, 16, 3), torch.zeros(2, 1, 16, 16)
+    mask[0, :, 2:10, 4:6] = 1
+    left = surroundings(pictures, mask)
+    assert (left[0, 2:10, 4:6] == GREY).all() and torch.equal(left[1], pictures[1])
+    assert torch.equal(left[0, 10:], pictures[0, 10:]) and torch.equal(left[0, :, 6:], pictures[0, :, 6:])
 
 
 def test_the_square_stays_inside_the_picture() -> None:

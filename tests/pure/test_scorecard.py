@@ -6,7 +6,7 @@ import pytest
 import torch
 from concept_loom.personalization.asked import Asked
 from concept_loom.personalization.scorecard import COLUMNS, Drawn, Scorecard, Vectors, scorecard, unscored
-from concept_loom.personalization.scores import Real
+from concept_loom.personalization.scores import Real, Surroundings
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -80,6 +80,22 @@ def test_the_data_hold_what_the_table_says() -> None:
     assert data["overall"][1]["identity"] == pytest.approx(card().overall()[1].identity)
     assert data["withheld"] == {"text": "no text"} and data["overall"][1]["text"] is None
     assert [one["without_placeholder"] for one in data["prompts"]] == ["mug here", "mug there"]
+
+
+def test_surroundings_that_come_along_are_a_leak_and_others_are_none() -> None:
+    scene, other = near(torch.eye(16)[2], 6, 0.05, 7), near(torch.eye(16)[3], 6, 0.05, 8)
+    training = near(torch.eye(16)[2], 4, 0.05, 9)
+
+    def beside(concept: Tensor) -> Scorecard:
+        whole = Vectors(LEARNED, REAL)
+        return scorecard("mug", "mug", PROMPTS, whole, {}, whole, Surroundings(concept, other, training))
+
+    floor, ours, top = beside(scene).overall()
+    assert floor.leak == 0 and ours.leak == pytest.approx(1, abs=0.2) and top.leak is None
+    assert beside(scene).line(1).leak == pytest.approx(1, abs=0.2)
+    assert "what surrounded it in training comes along" in beside(scene).table()
+    assert beside(other).overall()[1].leak == 0 and "nothing else is seen to come along" in beside(other).table()
+    assert card().overall()[1].leak is None and "comes along" not in card().table()
 
 
 def test_things_cut_out_decide_and_the_whole_picture_stands_beside_them() -> None:

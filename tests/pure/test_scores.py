@@ -95,7 +95,7 @@ def test_text_is_each_pictures_likeness_to_its_own_prompt() -> None:
 def test_means_of_some_pictures_are_those_of_these() -> None:
     every = scores.marks(at(0, 60, 90), Real(at(0), NONE))
     assert scores.means(every, slice(1, 3)).identity == pytest.approx(0.25)
-    assert scores.means(every) == pytest.approx((0.5, None, None, None, None, None))
+    assert scores.means(every) == pytest.approx((0.5, None, None, None, None, None, None))
 
 
 def test_a_gain_that_all_pictures_share_is_sure_and_one_of_single_pictures_is_not() -> None:
