@@ -218,7 +218,7 @@ def _of_the_method() -> list[io.Input]:
             "self_regularisation", "layerwise (CASR): image tokens stay near the mean of what the pictures look like."
         ),
         _term(
-            "attention_regulariser", "staged, but for styles: the word takes as much attention as its class word does."
+            "attention_regulariser", "staged, not for styles: the word takes as much attention as its class word does."
         ),
         io.String.Input(
             "settings",

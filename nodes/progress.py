@@ -16,7 +16,7 @@ from ..personalization.outlook import outlook
 from .page import tell
 
 PREVIEW_SHARE = 0.2  # of the time since the start may go to pictures
-PREVIEW_SIDE = 768  # of three pictures side by side
+PREVIEW_SIDE = 768
 EVENT = "concept_loom.progress"  # {"node", "text", "curve", "workflow"}; an empty text when it is over
 EVERY = 1.0  # seconds between two sentences
 

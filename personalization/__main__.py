@@ -28,7 +28,7 @@ from .wish import BUDGETS
 FORMATS = {"embedding": EMBEDDING, "kohya": KOHYA, "diffusers": DIFFUSERS}
 TERMS = ("prior-preservation", "self-regularisation", "attention-regulariser")
 COUNT = Range(1, 1, 10_000, 1)
-DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -111,7 +111,7 @@ def shared(folders: Sequence[Path], share: str) -> list[Path]:
 
 def _on_every_device(devices: int) -> int:
     """One process per device, each with its share of the folders; 1 where one of them failed or was killed."""
-    refuse_more(devices)
+    _refuse_more(devices)
     environments, processes = [_only(number) for number in range(devices)], []
     try:
         for number, environment in enumerate(environments):
@@ -125,7 +125,7 @@ def _on_every_device(devices: int) -> int:
 
 def _only(number: int) -> dict[str, str]:
     """The environment of a process that sees this one of the devices."""
-    return {**os.environ, **{name: visible_device(os.environ.get(name, ""), number) for name in DEVICES}}
+    return {**os.environ, **{name: visible_device(os.environ.get(name, ""), number) for name in VISIBLE}}
 
 
 def visible_device(chosen: str, number: int) -> str:
@@ -134,9 +134,9 @@ def visible_device(chosen: str, number: int) -> str:
     return devices[number] if devices else str(number)
 
 
-def refuse_more(devices: int) -> None:
+def _refuse_more(devices: int) -> None:
     """ValueError for more devices than are chosen or there; where there is none, processes share the CPU."""
-    counts = [torch.cuda.device_count(), *(len(_listed(os.environ.get(name, ""))) for name in DEVICES)]
+    counts = [torch.cuda.device_count(), *(len(_listed(os.environ.get(name, ""))) for name in VISIBLE)]
     there = min(filter(None, counts), default=devices)
     if there < devices:
         raise ValueError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .parts import Part
 from .sites import Site, SiteShape
-from .tensor_file import tensor_hash
+from .tensor_hash import tensor_hash
 
 ROLES = ("subject", "style", "both")
 

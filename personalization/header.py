@@ -75,7 +75,7 @@ def _info(header: Mapping[str, object]) -> ConceptInfo:
         info,
         scores={str(name): _number(scores, name, float) for name in scores},
         recipe=typed(header, "recipe", dict) if "recipe" in header else {},
-        losses=tuple(_finite(loss, "losses", float) for loss in losses),
+        losses=tuple(_finite(loss, "losses", float) for loss in losses[:LONGEST]),
     )
 
 

@@ -125,7 +125,7 @@ class _Run:
     def _steps_in_time(self) -> int:
         """Trial steps on a generator of their own, thrown away, so that they change no result.
 
-        Numbered as in learning: what a recipe does only now and then is done now and then here too.
+        Numbered as in learning, the first left out: what comes every second step is timed in one of two.
         """
         if not self.recipe.seconds:
             raise ValueError("The recipe has neither steps nor seconds; one is needed. Give a budget.")

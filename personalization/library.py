@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -58,14 +59,15 @@ def hash_of(file: Path) -> str:
 
 
 def identity_of(file: Path) -> tuple[ConceptInfo, str]:
-    """As `read_identity`, kept in mind until the file changes; OSError where there is none."""
+    """As `read_identity`, without recipe and losses, kept until the file changes; OSError where there is none."""
     state = file.stat()
     return _identity(file, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=4096)
 def _identity(file: Path, changed: int, size: int) -> tuple[ConceptInfo, str]:
-    return read_identity(file)
+    info, digest = read_identity(file)
+    return replace(info, recipe={}, losses=()), digest
 
 
 def file_name(word: str) -> str:

@@ -37,7 +37,7 @@ def with_settings(recipe: Recipe, text: str) -> Recipe:
             missing = OF.get(name, "attention regulariser")
             raise ValueError(
                 f"{name} is set, but the method {recipe.method} has no {missing} here, and it would change nothing. "
-                f"Choose the method that it belongs to, or take {name} out."
+                f"Choose the method and the role that it belongs to, or take {name} out."
             )
         recipe = _changed(recipe, name, value)
     return recipe

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from .refusal import ConceptFileError, damaged, not_ours
 
 HEADER_LIMIT = 8 << 20  # bytes; what ComfyUI reads of a header
 FILE_LIMIT = 1 << 30
-LONGEST = 1 << 16  # characters of a text, entries of a list
+LONGEST = 1 << 16  # characters of a text
 
 Kind = TypeVar("Kind")
 
@@ -58,20 +57,11 @@ def read_tensors(path: Path, kind: str = "concept") -> dict[str, Tensor]:
 
 
 def typed(header: Mapping[str, object], name: str, kind: type[Kind]) -> Kind:
-    """What a header says under `name`; KeyError or TypeError where that is missing, of another kind or endless."""
+    """What a header says under `name`; KeyError or TypeError where that is missing or of another kind."""
     value = header[name]
-    if type(value) is not kind or (isinstance(value, (str, list)) and len(value) > LONGEST):
+    if type(value) is not kind or (isinstance(value, str) and len(value) > LONGEST):
         raise TypeError(f"'{name}' is no {kind.__name__}")
     return value
-
-
-def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and fp32 values."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def is_whole_number(tensor: Tensor) -> bool:

@@ -32,7 +32,7 @@ class Wish:
     soft_masks: bool = False  # not for styles
     prior_preservation: bool = True
     self_regularisation: bool = True
-    attention_regulariser: bool = True
+    attention_regulariser: bool = True  # not for styles
     settings: str = ""  # the method's own (settings.py)
 
 

@@ -25,7 +25,7 @@ def weave_layers(patcher: comfy.model_patcher.ModelPatcher, composition: Composi
     """
     layers = _layers(patcher, composition)
     unmerge(patcher)
-    placed = [one for one in composition if one.concept.has(LowRank)]
+    placed = [one for one in composition if one.concept.has(LowRank) and one.strength]
     merged = [one for one in placed if one.merges]
     for one in merged:
         patches = {f"{layers[site, layer]}.weight": MergedLayer(one.word, site, pair) for site, layer, pair in _of(one)}

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ..library import files_below
 from ..refusal import ConceptFileError, damaged, newer, not_ours
-from ..tensor_file import read_metadata, read_tensors, tensor_hash, typed
+from ..tensor_file import read_metadata, read_tensors, typed
+from ..tensor_hash import tensor_hash
 from ..whole_file import write_whole
 from .networks import Towers, TowersShape
 

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PERSONALIZATION = ROOT / "personalization"
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server", "execution"}
-LOWEST = {"sites", "concept", "parts"}
+LOWEST = {"sites", "concept", "parts", "tensor_hash"}
 
 
 def imports(path):

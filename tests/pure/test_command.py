@@ -72,6 +72,8 @@ def test_of_more_devices_than_are_chosen_or_there_none_is_started(started, monke
 
 def test_an_interrupt_ends_the_processes_of_all_devices(started, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("HIP_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(KeyboardInterrupt):
         main(["learn", "pictures", "--devices", "2"])
     assert len(started) == 2 and all(Popen.wait(child, 20) for child in started)

@@ -50,6 +50,7 @@ def test_each_term_of_a_loss_can_be_switched_off_alone() -> None:
     assert terms(replace(layerwise, prior_preservation=False)) == (False, True, False)
     assert terms(replace(layerwise, self_regularisation=False)) == (True, False, False)
     assert terms(replace(staged, attention_regulariser=False)) == (False, False, False)
+    assert terms(replace(staged, role="style")) == (False, False, False) and terms(replace(staged, role="both"))[2]
 
 
 def test_attractors_are_asked_for_all_that_is_outside_where_pictures_have_masks() -> None:
