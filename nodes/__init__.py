@@ -14,6 +14,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
     from .files import LoadConcept, SaveConcept
     from .inspect import EvaluateConcept, StrengthSheet
     from .learn import LearnConcept
+    from .nested import NestedAttentionInjector, TrainNestedEncoder
     from .playground import LoadPlaygroundModel
     from .towers import TowerEncoder, TrainTowers
 
@@ -29,6 +30,8 @@ def node_classes() -> list[type[io.ComfyNode]]:
         ExportConcept,
         PlaceConcept,
         ComposeConcepts,
+        TrainNestedEncoder,
+        NestedAttentionInjector,
         TrainTowers,
         TowerEncoder,
         EvaluateConcept,

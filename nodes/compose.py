@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 import comfy.model_patcher
 import comfy.sd
@@ -46,7 +47,7 @@ class PlaceConcept(io.ComfyNode):
             ],
             inputs=[
                 Concept.Input("concept", tooltip="From Learn Concept or Load Concept."),
-                _strength(
+                strength_input(
                     "0: its class word alone, as if it had not been learned. 1: as its file recommends (by its "
                     "method or Strength Sheet), else as learned. Higher insists on it and obeys the rest of the prompt "
                     "less.",
@@ -158,7 +159,7 @@ class ComposeConcepts(io.ComfyNode):
                     ),
                     tooltip="One socket more appears for each that is connected.",
                 ),
-                _strength(
+                strength_input(
                     "Multiplies the strength of every concept here: 0 writes their class words, 1 is as "
                     "each file recommends, more insists on them and obeys the rest of the prompt less.",
                 ),
@@ -180,11 +181,8 @@ class ComposeConcepts(io.ComfyNode):
     ) -> io.NodeOutput:
         placed = _together(one for one in concepts.values() if one is not None)
         composition = tuple(replace(one, strength=strength * one.strength) for one in placed)
-        notes = _notes(composition, model, clip)
-        watch_prompt()
-        teller = Teller(cls.hidden.unique_id, composition)
-        woven = weave_model(model, composition, teller), weave_clip(clip, composition)
-        return io.NodeOutput(*woven, ui={"text": notes})
+        woven = composed(composition, model, clip, cls.hidden.unique_id)
+        return io.NodeOutput(woven.model, woven.clip, ui={"text": woven.notes})
 
     @classmethod
     def fingerprint_inputs(cls, **inputs: object) -> str:
@@ -193,7 +191,23 @@ class ComposeConcepts(io.ComfyNode):
         return ""
 
 
-def _strength(tooltip: str) -> io.Input:
+class Composed(NamedTuple):
+    model: comfy.model_patcher.ModelPatcher
+    clip: comfy.sd.CLIP
+    notes: tuple[str, ...]
+
+
+def composed(
+    composition: Composition, model: comfy.model_patcher.ModelPatcher, clip: comfy.sd.CLIP, node: str
+) -> Composed:
+    """MODEL and CLIP with the composition woven in, which will tell `node` what became of it."""
+    notes = _notes(composition, model, clip)
+    watch_prompt()
+    woven = weave_model(model, composition, Teller(node, composition)), weave_clip(clip, composition)
+    return Composed(*woven, notes)
+
+
+def strength_input(tooltip: str) -> io.Input:
     return io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip=tooltip)
 
 

@@ -1,6 +1,6 @@
-"""Where our files lie: concepts in models/concepts and output/concepts, towers in models/ and output/concept_towers.
+"""Where our files lie: in models/ and output/, concepts, towers and nested encoders each in a folder of their own.
 
-extra_model_paths.yaml may add folders to either kind. What others made, or will use, lies where ComfyUI has it:
+extra_model_paths.yaml may add folders to each kind. What others made, or will use, lies where ComfyUI has it:
 models/loras, output/loras, models/embeddings; output/embeddings is added, as ComfyUI does it for LoRAs.
 """
 
@@ -10,14 +10,14 @@ from pathlib import Path, PurePosixPath
 
 import folder_paths
 
-CONCEPTS, TOWERS = "concepts", "concept_towers"
+CONCEPTS, TOWERS, ENCODERS = "concepts", "concept_towers", "concept_encoders"
 FOREIGN = ("embeddings", "loras")
 SUFFIX = ".safetensors"
 
 
 def register() -> None:
     """Tell ComfyUI of the folders; those of extra_model_paths.yaml are there already."""
-    for kind in (CONCEPTS, TOWERS):
+    for kind in (CONCEPTS, TOWERS, ENCODERS):
         folder_paths.add_model_folder_path(kind, str(Path(folder_paths.models_dir) / kind))
         folder_paths.add_model_folder_path(kind, str(written_to(kind)))
         folder_paths.folder_names_and_paths[kind][1].add(SUFFIX)

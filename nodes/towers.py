@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import comfy.model_patcher
 import comfy.sd
@@ -18,21 +14,12 @@ from ..personalization.comfyui.canvas import Canvas
 from ..personalization.composition import PlacedConcept
 from ..personalization.concept import word_of
 from ..personalization.library import file_name
-from ..personalization.pictures import PictureError
-from ..personalization.towers.recipe import BATCH_SIZE, LEARNING_RATE, STEPS, TOKENS
-from . import folders
-from .learn import LARGEST_SEED, whole
-from .pictures import folder_of
+from ..personalization.towers.recipe import TOKENS
+from . import folders, networks
 from .progress import LearningProgress
 from .sockets import CATEGORY, SPEAKS, Concept
 
-# What they run is imported where it runs: ComfyUI's start need not wait for it.
-if TYPE_CHECKING:
-    from ..personalization.comfyui.towers import TowersLesson
-
-log = logging.getLogger("concept_loom")
-
-_cancelled: Counter[str] = Counter()  # by node id, as in Learn Concept
+NODE = "Train Towers"
 
 
 class TrainTowers(io.ComfyNode):
@@ -48,47 +35,16 @@ class TrainTowers(io.ComfyNode):
             **SPEAKS,
             hidden=[io.Hidden.unique_id],
             inputs=[
-                io.Model.Input("model", tooltip="The model to train for. It is not changed."),
-                io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
-                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
-                io.ClipVision.Input(
-                    "clip_vision", tooltip="What the towers look through. They will need the same one later."
+                *networks.canvas_inputs("the towers look"),
+                networks.folder_input(
+                    "Its sub-folders are users or styles: all pictures of a sub-folder are made in the same way, and "
+                    "show different things. More sub-folders make the towers know more styles. A .txt beside a picture "
+                    "is its caption."
                 ),
-                io.String.Input(
-                    "folder",
-                    default="",
-                    placeholder="a folder inside input/, or a full path",
-                    tooltip="Its sub-folders are users or styles: all pictures of a sub-folder are made in the same "
-                    "way, and show different things. More sub-folders make the towers know more styles. A .txt beside "
-                    "a picture is its caption.",
-                ),
-                io.String.Input(
-                    "name", default="towers", tooltip="The file's name. A name that is taken gets a number."
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=LARGEST_SEED,
-                    control_after_generate=False,
-                    tooltip="Another seed trains again and comes out slightly different.",
-                ),
-                whole("steps", STEPS, "0: as many as the model's family usually takes. More learn more, take longer."),
-                whole(
-                    "tokens",
+                *networks.training_inputs(
+                    "towers",
                     TOKENS,
                     "How many tokens an instruction has. More say more about a picture, and take more of its look.",
-                ),
-                whole("batch_size", BATCH_SIZE, "0: the family's own. More learn more steadily and need more memory."),
-                io.Float.Input(
-                    "learning_rate",
-                    optional=True,
-                    default=LEARNING_RATE.default,
-                    min=LEARNING_RATE.least,
-                    max=LEARNING_RATE.most,
-                    step=LEARNING_RATE.step,
-                    tooltip="0: the family's own. Higher learns faster; too high ends in noise.",
-                    advanced=True,
                 ),
             ],
             outputs=[
@@ -112,43 +68,21 @@ class TrainTowers(io.ComfyNode):
         batch_size: int = 0,
         learning_rate: float = 0.0,
     ) -> io.NodeOutput:
-        from ..personalization.comfyui.towers import TowersCourse, TowersWish, teach_towers
+        from ..personalization.comfyui.network_course import NetworkWish, teach_network
+        from ..personalization.comfyui.towers import TowersCourse
         from ..personalization.comfyui.vision import Vision
         from ..personalization.towers.triplets import users_of
 
-        users = users_of(_named_folder(folder))
-        wish = TowersWish(seed, steps, tokens, batch_size, learning_rate)
+        users = users_of(networks.named_folder(folder, "whose sub-folders hold pictures of one style each"))
+        wish = NetworkWish(seed, steps, tokens, batch_size, learning_rate)
         course = TowersCourse(Canvas(model, clip, vae), Vision(clip_vision), users, wish)
         progress, where = LearningProgress(), folders.all_folders(folders.TOWERS)
-        lesson = teach_towers(course, file_name(name), where, lambda step: progress(step, lambda concept: None))
-        if not lesson.finished:
-            _cancelled[cls.hidden.unique_id] += 1
-        return _trained(lesson)
+        lesson = teach_network(course, file_name(name), where, lambda step: progress(step, lambda concept: None))
+        return networks.trained(cls.hidden.unique_id, lesson, folders.TOWERS)
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None, **inputs: object) -> list[tuple[object, ...]]:
-        """Changed when a file was added, removed or written, and after a cancel."""
-        where = folder_of(folder or "")  # None: it comes from another node, whose changes the host sees
-        files = sorted(where.glob("*/*")) if where and where.is_dir() else ()
-        stamps = [(file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()]
-        return [(_cancelled[cls.hidden.unique_id],), *stamps]
-
-
-def _named_folder(folder: str) -> Path:
-    where = folder_of(folder)
-    if where is None:
-        raise PictureError(
-            "No folder was named; one is needed whose sub-folders hold pictures of one style each. "
-            "Name a folder inside input/, or give a full path."
-        )
-    return where
-
-
-def _trained(lesson: TowersLesson) -> io.NodeOutput:
-    file = folders.name_of(lesson.path, folders.TOWERS)
-    text = "\n".join((*lesson.sentences, f"The file is {folders.TOWERS}/{file}."))
-    log.info(text)
-    return io.NodeOutput(file, {"loss": list(lesson.losses)}, ui={"text": (text,)})
+        return networks.state_of_folder(cls.hidden.unique_id, folder, ("*/*",))
 
 
 class TowerEncoder(io.ComfyNode):
@@ -166,12 +100,7 @@ class TowerEncoder(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to draw with, of the family that the towers were made for."),
                 io.ClipVision.Input("clip_vision", tooltip="The one that the towers were trained with."),
-                io.Combo.Input(
-                    "towers",
-                    options=folders.known_files(folders.TOWERS),
-                    tooltip="Files of Train Towers in models/concept_towers and output/concept_towers. Press R to "
-                    "refresh the list, or connect Train Towers.",
-                ),
+                networks.file_input("towers", folders.TOWERS, NODE, NODE),
                 io.Image.Input(
                     "history",
                     tooltip="Pictures made in the wanted style, as one batch or as a list of any sizes. More of them "
@@ -212,44 +141,21 @@ class TowerEncoder(io.ComfyNode):
         from ..personalization.comfyui.towers import Pictures, make_concepts
         from ..personalization.comfyui.vision import Vision
         from ..personalization.towers.chart import chart, told
-        from ..personalization.towers.file import load
+        from ..personalization.towers.file import TOWERS
         from ..personalization.towers.instruct import words_of
 
-        pictures = Pictures(_frames(history), _frames(reference)[0])
+        pictures = Pictures(networks.frames(history), networks.frames(reference)[0])
         words = words_of(word_of(placeholder[0]), class_word[0].strip() or "picture")
-        file = load(_file(towers[0]))
+        file = TOWERS.load(networks.file_of(towers[0], folders.TOWERS, NODE))
         making = make_concepts(model[0], Vision(clip_vision[0]), file, pictures, words)
         bars, lines = chart(pictures.history, making.weights), told(making.weights)
         shown = {"text": ("\n".join(lines),), **ui.PreviewImage(bars).as_dict()}
         return io.NodeOutput(*(PlacedConcept(one) for one in making.concepts), bars, ui=shown)
 
-    # Naming `towers` here takes the place of ComfyUI's own "value not in list".
     @classmethod
     def validate_inputs(cls, towers: Sequence[str | None]) -> bool | str:
-        if towers[0] is None:  # it comes from another node, and execute will judge it
-            return True
-        try:
-            return bool(_file(towers[0]))
-        except ValueError as error:
-            return str(error)
+        return networks.is_there(towers[0], folders.TOWERS, NODE)
 
     @classmethod
     def fingerprint_inputs(cls, towers: Sequence[str | None], **inputs: object) -> tuple[int, int]:
-        if towers[0] is None:
-            return 0, 0
-        state = _file(towers[0]).stat()
-        return state.st_mtime_ns, state.st_size
-
-
-def _frames(batches: Iterable[Tensor]) -> list[Tensor]:
-    return [frame[..., :3] for batch in batches for frame in batch]
-
-
-def _file(name: str) -> Path:
-    found = folders.path_of(name, folders.TOWERS) if name else None
-    if found is None:
-        raise ValueError(
-            f"The towers file '{name}' is not in models/concept_towers or output/concept_towers. One is needed. "
-            "Copy it there and press R, or make one with Train Towers."
-        )
-    return found
+        return networks.state_of_file(towers[0], folders.TOWERS, NODE)

@@ -1,4 +1,4 @@
-"""Why a file of ours was not loaded: what was given, what is needed, what to do. `kind` is "concept" or "towers"."""
+"""Why a file of ours was not loaded: what was given, what is needed, what to do. `kind` is what the file holds."""
 
 from __future__ import annotations
 

@@ -23,6 +23,8 @@ export const LINE_NODES = new Set([
     "ConceptLoom_ComposeConcepts",
     "ConceptLoom_EvaluateConcept",
     "ConceptLoom_StrengthSheet",
+    "ConceptLoom_TrainNestedEncoder",
+    "ConceptLoom_NestedAttentionInjector",
     "ConceptLoom_TrainTowers",
     "ConceptLoom_TowerEncoder",
     "ConceptLoom_CheckComfyUI",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from ..composition import PlacedConcept
 from ..concept import Base, Concept, ConceptInfo, noun_of, refuse_unknown_role
-from ..denoiser import Denoiser, PromptEncoder
+from ..denoiser import Denoiser, PromptEncoder, slot_rows
 from ..latents import TrainingLatents
 from ..recipe import Recipe
 
@@ -50,6 +52,14 @@ def class_concept(beginning: Beginning, phrase: str) -> Concept:
         recipe=beginning.recipe.as_header(),
     )
     return Concept(info, _embeddings(beginning))
+
+
+def class_rows(beginning: Beginning, concept: Concept) -> Tensor:
+    """What the frozen text encoder makes of its slots in the recipe's first prompt, (slots, context width), fp32."""
+    text = beginning.recipe.templates[0].replace("{}", f"<{beginning.placeholder}>")
+    with torch.no_grad():
+        context = beginning.prompt_encoder.encode(text, (PlacedConcept(concept),))
+    return slot_rows(context, beginning.base, concept.info.slots)
 
 
 def _embeddings(beginning: Beginning) -> dict[str, Tensor]:

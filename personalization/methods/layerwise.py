@@ -17,14 +17,13 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from ..composition import PlacedConcept
 from ..concept import Base, Concept
-from ..denoiser import slot_rows, unseen
+from ..denoiser import unseen
 from ..parts import ContextRows, ImageTokens
 from ..prior import PROMPT
 from ..sites import Site
 from ..subject_means import subject_means
-from .beginning import Beginning, class_concept
+from .beginning import Beginning, class_concept, class_rows
 
 APART, SEED = 0.05, 19  # noise on further tokens, in standard deviations of the row
 
@@ -33,10 +32,7 @@ def start(beginning: Beginning) -> Concept:
     """The class word's embedding, frozen, and one row tensor (slots, context width) per site of the recipe."""
     noun = "style" if beginning.role == "style" else beginning.noun
     concept = class_concept(beginning, f"{beginning.slots} {noun}")
-    text = beginning.recipe.templates[0].replace("{}", f"<{beginning.placeholder}>")
-    with torch.no_grad():
-        context = beginning.prompt_encoder.encode(text, (PlacedConcept(concept),))
-    rows = slot_rows(context, beginning.base, concept.info.slots)
+    rows = class_rows(beginning, concept)
     sites = chosen_sites(beginning.base, beginning.recipe.sites)
     own = ContextRows({site: rows.clone() for site in sites})
     return replace(concept, parts=(own, *_image_tokens(beginning, sites)))

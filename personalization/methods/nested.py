@@ -12,21 +12,16 @@ from dataclasses import replace
 
 import torch
 
-from ..composition import PlacedConcept
 from ..concept import Concept
-from ..denoiser import slot_rows
 from ..parts import NestedValues
-from .beginning import Beginning, class_concept
+from .beginning import Beginning, class_concept, class_rows
 from .layerwise import APART, SEED, chosen_sites
 
 
 def start(beginning: Beginning) -> Concept:
     """The class word's embedding, frozen, and a bank (m, context width) per site of the recipe."""
     concept = class_concept(beginning, beginning.slots)
-    text = beginning.recipe.templates[0].replace("{}", f"<{beginning.placeholder}>")
-    with torch.no_grad():
-        context = beginning.prompt_encoder.encode(text, (PlacedConcept(concept),))
-    row = slot_rows(context, beginning.base, concept.info.slots)[0]
+    row = class_rows(beginning, concept)[0]
     generator = torch.Generator().manual_seed(SEED)
     sites = chosen_sites(beginning.base, beginning.recipe.sites)
     noise = {site: torch.randn(beginning.recipe.bank, len(row), generator=generator) for site in sites}

@@ -18,13 +18,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-HEAD = 64  # channels per head
-WIDER = 2  # the feed-forward layers' inner width
+from ..vision_layers import Attention, FeedForward, Read, begun, heads_of
 
 
 @dataclass(frozen=True)
@@ -37,61 +35,15 @@ class TowersShape:
     tokens: int
 
     @property
-    def heads(self) -> int:
-        return max(1, self.width // HEAD)
-
-    @property
     def fits(self) -> bool:
-        return self.width % self.heads == 0
-
-
-class Read(NamedTuple):
-    """What a tower reads: features (b, n, width) and which share of its attention each key got (b, n, keys)."""
-
-    features: Tensor
-    shares: Tensor
-
-
-class Attention(nn.Module):
-    """From queries and keys of `reads` channels to the shape's width."""
-
-    def __init__(self, shape: TowersShape, reads: int, operations: ModuleType | type) -> None:
-        super().__init__()
-        self.heads = shape.heads
-        self.to_q = operations.Linear(reads, shape.width, bias=False)
-        self.to_k = operations.Linear(reads, shape.width, bias=False)
-        self.to_v = operations.Linear(reads, shape.width, bias=False)
-        self.to_out = operations.Linear(shape.width, shape.width)
-
-    def forward(self, q: Tensor, kv: Tensor, bias: Tensor | None = None) -> Read:
-        """q (b, n, .), kv (b, keys, .), `bias` (b, keys) on the logits."""
-        q, k, v = (_heads(x, self.heads) for x in (self.to_q(q), self.to_k(kv), self.to_v(kv)))
-        logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # (b, heads, n, keys)
-        shares = (logits if bias is None else logits + bias[:, None, None].to(logits)).softmax(-1)
-        return Read(self.to_out((shares @ v).transpose(1, 2).flatten(2)), shares.mean(1))
-
-
-def _heads(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-class FeedForward(nn.Module):
-    """x + W_2 gelu(W_1 LN x)"""
-
-    def __init__(self, width: int, operations: ModuleType | type) -> None:
-        super().__init__()
-        self.norm = operations.LayerNorm(width)
-        self.up, self.down = operations.Linear(width, WIDER * width), operations.Linear(WIDER * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.down(nn.functional.gelu(self.up(self.norm(x))))
+        return self.width % heads_of(self.width) == 0
 
 
 class Tower(nn.Module):
     def __init__(self, shape: TowersShape, operations: ModuleType | type) -> None:
         super().__init__()
         self.norm_q, self.norm_kv = operations.LayerNorm(shape.vision), operations.LayerNorm(shape.vision)
-        self.attention = Attention(shape, shape.vision, operations)
+        self.attention = Attention(shape.vision, shape.width, operations)
         self.feed_forward = FeedForward(shape.width, operations)
 
     def forward(self, q: Tensor, kv: Tensor) -> Read:
@@ -106,7 +58,7 @@ class Fusion(nn.Module):
         self.queries = nn.Parameter(torch.zeros(shape.tokens, shape.width))
         self.kinds = nn.Parameter(torch.zeros(2, shape.width))
         self.norm_in, self.norm_out = operations.LayerNorm(shape.width), operations.LayerNorm(shape.width)
-        self.attention = Attention(shape, shape.width, operations)
+        self.attention = Attention(shape.width, shape.width, operations)
         self.feed_forward = FeedForward(shape.width, operations)
         self.out = operations.Linear(shape.width, shape.context)
 
@@ -131,18 +83,4 @@ class Towers(nn.Module):
 
 def untrained(shape: TowersShape, seed: int) -> Towers:
     """The same numbers for the same seed, whatever else has drawn numbers."""
-    towers, generator = Towers(shape), Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in towers.named_parameters():
-            parameter.copy_(_start(name, parameter, generator))
-    return towers
-
-
-def _start(name: str, parameter: Tensor, generator: Generator) -> Tensor:
-    if name.startswith("fusion.out."):
-        return torch.zeros_like(parameter)
-    if name in ("fusion.queries", "fusion.kinds"):
-        return torch.randn(parameter.shape, generator=generator)
-    if parameter.ndim < 2:
-        return torch.ones_like(parameter) if name.endswith("weight") else torch.zeros_like(parameter)
-    return torch.randn(parameter.shape, generator=generator) * parameter.shape[1] ** -0.5
+    return begun(Towers(shape), seed, zero=("fusion.out.",), drawn=("fusion.queries", "fusion.kinds"))

@@ -12,21 +12,19 @@ only asks (sty^a, sem^a), for as E_kv it would give away what the hidden half sh
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ..batch import spread, training_texts
 from ..composition import PlacedConcept
 from ..concept import Base, Concept, ConceptInfo
 from ..denoiser import Context, Denoiser, PromptEncoder
 from ..learned import Step
-from ..objectives import denoising_loss, min_snr
+from ..network_training import NetworkRun
 from ..parts import LatentInstruction
 from .importance import Importance
 from .networks import Towers, TowersShape, untrained
@@ -80,26 +78,16 @@ def train(task: TowersTask, on_step: Callable[[Step], None] = lambda step: None)
     """
     with torch.inference_mode(False), torch.enable_grad():
         run = TowersRun(task)
-        try:
-            while len(run.losses) < task.recipe.steps:
-                run.step()
-                on_step(Step(len(run.losses), task.recipe.steps, run.losses[-1], time.perf_counter() - run.began))
-        except task.interrupts:
-            if not run.losses:
-                raise
-        return run.trained()
+        finished = run.to_the_end(task.interrupts, on_step)
+        return Trained(run.network, tuple(run.losses), tuple(run.pairs.probabilities().tolist()), finished)
 
 
-class TowersRun:
+class TowersRun(NetworkRun[Towers]):
     def __init__(self, task: TowersTask) -> None:
-        self.task, self.recipe, self.began = task, task.recipe, time.perf_counter()
+        self.task, self.recipe = task, task.recipe
         base, triplets = task.denoiser.base, task.triplets
         shape = TowersShape(triplets.tokens.shape[-1], base.context_width, self.recipe.width, self.recipe.tokens)
-        self.towers = untrained(shape, task.seed).to(task.denoiser.device)
-        self.optimizer = torch.optim.AdamW(
-            self.towers.parameters(), self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
-        )
-        self.generator = Generator().manual_seed(task.seed)
+        super().__init__(task.denoiser, untrained(shape, task.seed), self.recipe, task.seed)
         self.pairs = Importance(len(PAIRS), self.recipe.temperature)
         self.pictures = Importance(len(triplets.users), self.recipe.temperature)
         self.info = _info(base, self.recipe)
@@ -110,34 +98,15 @@ class TowersRun:
             self.contexts: dict[str, Context] = {
                 text: task.encoder.encode(text, stub) for texts in self.texts for text in texts
             }
-        self.losses: list[float] = []
 
-    def step(self) -> None:
-        """Nothing changes before the loss and every gradient have been found to be finite."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * self.pace()
-        draw = self.draw()
-        losses = self.reconstruction(draw)  # (b,)
-        self.optimizer.zero_grad()
-        losses.mean().backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.towers.parameters(), self.recipe.largest_gradient)
-        if not bool((losses.detach().sum() + norm).isfinite()):
-            raise ArithmeticError(
-                f"Training met NaN or infinity at step {len(self.losses) + 1} of {self.recipe.steps}. "
-                "Finite numbers are needed. Lower the learning rate, or start ComfyUI with --bf16-unet or --fp32-unet."
-            )
-        self.optimizer.step()
-        losses = losses.detach().cpu()
-        self.pairs.note(draw.pair[draw.alone == 0], losses[draw.alone == 0])
-        self.pictures.note(draw.style[draw.alone != 2], losses[draw.alone != 2])
-        self.losses.append(float(losses.mean()))
+    def reconstruct(self) -> Tensor:
+        self.drawn = self.draw()
+        return self.reconstruction(self.drawn)
 
-    def pace(self) -> float:
-        """Share of the learning rate: linear warm-up, then half a cosine."""
-        done, warm = len(self.losses), max(1, round(self.recipe.warmup * self.recipe.steps))
-        if done < warm:
-            return (done + 1) / warm
-        return 0.5 * (1 + math.cos(math.pi * (done - warm) / max(1, self.recipe.steps - warm)))
+    def noted(self, losses: Tensor) -> None:
+        alone = self.drawn.alone
+        self.pairs.note(self.drawn.pair[alone == 0], losses[alone == 0])
+        self.pictures.note(self.drawn.style[alone != 2], losses[alone != 2])
 
     def draw(self) -> Draw:
         triplets, size, generator = self.task.triplets, self.recipe.batch_size, self.generator
@@ -165,40 +134,24 @@ class TowersRun:
 
     def reconstruction(self, draw: Draw) -> Tensor:
         """The model's own loss of the anchors, (b,)."""
-        denoiser = self.task.denoiser
-        x0 = self.task.triplets.latents[draw.anchor].to(denoiser.device)
-        sigma = denoiser.sigma_at(draw.percent).to(x0)
-        noised = denoiser.add_noise(x0, sigma, draw.noise.to(x0))
-        own = LatentInstruction.at((shape.site for shape in denoiser.base.sites), self.instruction(draw))
+        noised = self.noise(self.task.triplets.latents[draw.anchor], draw.percent, draw.noise)
+        own = LatentInstruction.at((shape.site for shape in self.denoiser.base.sites), self.instruction(draw))
         composition = (PlacedConcept(Concept(self.info, {}, (own,))),)
-        denoised = denoiser.predict(noised, sigma, [self.contexts[text] for text in draw.texts], composition)
-        if not denoised.requires_grad:
-            raise ValueError(
-                f"The instruction acts at no site of the model in '{draw.texts[0]}'; one at least is needed to train. "
-                "Check that MODEL and CLIP belong together."
-            )
-        return denoising_loss(denoised, x0, min_snr(denoiser.loss_weight(sigma), self.recipe.min_snr))
+        contexts = [self.contexts[text] for text in draw.texts]
+        denoised = self.denoiser.predict(noised.noised, noised.sigma, contexts, composition)
+        return self.loss(denoised, noised, draw.texts[0])
 
     def instruction(self, draw: Draw) -> Tensor:
         """X of each sample's pair, (b, M, context)."""
-        triplets, device = self.task.triplets, self.task.denoiser.device
+        triplets, device = self.task.triplets, self.denoiser.device
         e_a, e_s = triplets.tokens[draw.anchor].to(device), triplets.tokens[draw.style].to(device)
         e_m = triplets.copies[draw.anchor, draw.copy].to(device)
         style_a, semantic_a = ((draw.pair // 2 == 0).to(device), (draw.pair % 2 == 0).to(device))
-        style = self.towers.style(*_either(style_a, e_a, e_s)).features
-        semantics = self.towers.semantics(*_either(semantic_a, e_a, e_m)).features
+        style = self.network.style(*_either(style_a, e_a, e_s)).features
+        semantics = self.network.semantics(*_either(semantic_a, e_a, e_m)).features
         hidden = torch.stack([draw.alone == 2, draw.alone == 1], 1).to(device).float() * HIDDEN  # (b, 2)
         lengths = torch.tensor([style.shape[1], semantics.shape[1]], device=device)
-        return self.towers.fusion(style, semantics, hidden.repeat_interleave(lengths, 1))
-
-    def trained(self) -> Trained:
-        finished = len(self.losses) == self.recipe.steps
-        return Trained(
-            self.towers.cpu().requires_grad_(False),
-            tuple(self.losses),
-            tuple(self.pairs.probabilities().tolist()),
-            finished,
-        )
+        return self.network.fusion(style, semantics, hidden.repeat_interleave(lengths, 1))
 
 
 def _either(asks: Tensor, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,12 +13,13 @@ from concept_loom.nodes.compose import ComposeConcepts
 from concept_loom.nodes.files import LoadConcept, SaveConcept
 from concept_loom.nodes.towers import TowerEncoder, TrainTowers
 from concept_loom.personalization.comfyui.canvas import Canvas
+from concept_loom.personalization.comfyui.network_course import NetworkWish, teach_network
 from concept_loom.personalization.comfyui.session import training_session
-from concept_loom.personalization.comfyui.towers import TowersCourse, TowersWish, teach_towers
+from concept_loom.personalization.comfyui.towers import TowersCourse
 from concept_loom.personalization.comfyui.vision import Vision
 from concept_loom.personalization.pictures import PictureError
 from concept_loom.personalization.refusal import ConceptFileError
-from concept_loom.personalization.towers.file import TowersFile, load, read_info, save
+from concept_loom.personalization.towers.file import TOWERS, TowersFile
 from concept_loom.personalization.towers.networks import untrained
 from concept_loom.personalization.towers.recipe import TowersRecipe
 from concept_loom.personalization.towers.training import TowersTask, train
@@ -147,11 +148,11 @@ def test_the_same_seed_trains_the_same_towers_and_what_was_trained_is_found_agai
 ) -> None:
     first = file_of(trained(playground, users))
     assert trained(playground, users, name="other") == first.name
-    kept = load(first)
+    kept = TOWERS.load(first)
     first.unlink()
-    second = load(file_of(trained(playground, users, name="again")))
+    second = TOWERS.load(file_of(trained(playground, users, name="again")))
     assert second.hash == kept.hash
-    third = load(file_of(trained(playground, users, seed=4)))
+    third = TOWERS.load(file_of(trained(playground, users, seed=4)))
     assert third.hash != kept.hash
 
 
@@ -163,11 +164,13 @@ def test_stopped_early_they_keep_what_there_is_and_are_not_found_again(
             raise host.InterruptProcessingException
 
     model, clip, vae, clip_vision = playground
-    wish = TowersWish(steps=9, batch_size=2)
+    wish = NetworkWish(steps=9, batch_size=2)
     course = TowersCourse(Canvas(model, clip, vae), Vision(clip_vision), users_of(users), wish)
-    lesson = teach_towers(course, "stopped", [tmp_path], stop)
-    assert not lesson.finished and read_info(lesson.path).steps == 2 and read_info(lesson.path).key == ""
-    assert any(one.abs().max() > 0 for name, one in load(lesson.path).state.items() if name.startswith("fusion.out."))
+    lesson = teach_network(course, "stopped", [tmp_path], stop)
+    assert not lesson.finished and TOWERS.read_info(lesson.path).steps == 2 and TOWERS.read_info(lesson.path).key == ""
+    assert any(
+        one.abs().max() > 0 for name, one in TOWERS.load(lesson.path).state.items() if name.startswith("fusion.out.")
+    )
 
 
 def test_history_pictures_have_weights_that_do_not_depend_on_their_order(playground: Playground, users: Path) -> None:
@@ -212,7 +215,7 @@ def test_training_reaches_every_tensor_of_the_towers(family: str) -> None:
 def test_a_damaged_towers_file_is_refused(playground: Playground, users: Path) -> None:
     towers = trained(playground, users)
     path = file_of(towers)
-    kept = load(path)
-    save(TowersFile(kept.info, kept.probe * torch.nan, kept.state), path)
+    kept = TOWERS.load(path)
+    TOWERS.save(TowersFile(kept.info, kept.probe * torch.nan, kept.state), path)
     with pytest.raises(ConceptFileError, match="not finite"):
         encoded(playground, towers, pictures(1, 1), pictures(2, 1))

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from concept_loom.personalization.network_file import FORMAT
 from concept_loom.personalization.pictures import PictureError
 from concept_loom.personalization.refusal import ConceptFileError
-from concept_loom.personalization.towers import file
+from concept_loom.personalization.towers.file import TOWERS, TowersFile, TowersInfo
 from concept_loom.personalization.towers.importance import Importance
 from concept_loom.personalization.towers.instruct import instructed, instructions, style_of, words_of
 from concept_loom.personalization.towers.networks import Towers, TowersShape, untrained
@@ -199,27 +200,27 @@ def test_triplets_hold_each_picture_and_copies_of_it_for_both_encoders(folder: P
 
 
 @pytest.fixture
-def kept(towers: Towers) -> file.TowersFile:
-    info = file.TowersInfo("SD 1.5", SHAPE, "a toy", "toy.safetensors", {"steps": 3}, "data", 7, 3, (0.5, 0.25), "key")
-    return file.TowersFile(info, draw(12), towers.state_dict())
+def kept(towers: Towers) -> TowersFile:
+    info = TowersInfo("SD 1.5", SHAPE, "a toy", "toy.safetensors", {"steps": 3}, "data", 7, 3, (0.5, 0.25), "key")
+    return TowersFile(info, draw(12), towers.state_dict())
 
 
-def test_what_was_saved_is_loaded(kept: file.TowersFile, tmp_path: Path) -> None:
-    file.save(kept, tmp_path / "towers.safetensors")
-    loaded = file.load(tmp_path / "towers.safetensors")
-    assert loaded.info == kept.info == file.read_info(tmp_path / "towers.safetensors")
+def test_what_was_saved_is_loaded(kept: TowersFile, tmp_path: Path) -> None:
+    TOWERS.save(kept, tmp_path / "towers.safetensors")
+    loaded = TOWERS.load(tmp_path / "towers.safetensors")
+    assert loaded.info == kept.info == TOWERS.read_info(tmp_path / "towers.safetensors")
     assert loaded.hash == kept.hash
-    assert file.trained_before("key", [tmp_path]) == tmp_path / "towers.safetensors"
-    assert file.trained_before("other", [tmp_path]) is None
+    assert TOWERS.trained_before("key", [tmp_path]) == tmp_path / "towers.safetensors"
+    assert TOWERS.trained_before("other", [tmp_path]) is None
     towers = Towers(loaded.info.shape)
     towers.load_state_dict(loaded.state)
 
 
-def written(kept: file.TowersFile, path: Path, tensors: dict, **header: object) -> Path:
+def written(kept: TowersFile, path: Path, tensors: dict, **header: object) -> Path:
     """A file as another program might write it; `tensors` that are None are left out."""
     whole = {name: one.contiguous() for name, one in {**kept.tensors(), **tensors}.items() if one is not None}
-    own = {"format": file.FORMAT, **asdict(kept.info), "tensor_hash": kept.hash, **header}
-    save_file(whole, path, {file.KEY: json.dumps(own)})
+    own = {"format": FORMAT, **asdict(kept.info), "tensor_hash": kept.hash, **header}
+    save_file(whole, path, {TOWERS.key: json.dumps(own)})
     return path
 
 
@@ -237,24 +238,24 @@ def written(kept: file.TowersFile, path: Path, tensors: dict, **header: object) 
         ({}, {"family": 3}, "'family' is no str"),
         ({}, {"losses": ["low"]}, "header is not what"),
         ({}, {"shape": {"vision": 12, "context": 6, "width": 1 << 20, "tokens": 3}}, "is no size"),
-        ({}, {"shape": {"vision": 12, "context": 6, "width": 129, "tokens": 3}}, "cut into heads"),
+        ({}, {"shape": {"vision": 12, "context": 6, "width": 129, "tokens": 3}}, "cannot be built"),
     ],
 )
 def test_a_file_that_is_not_what_it_should_be_is_refused_by_name(
-    kept: file.TowersFile, tmp_path: Path, tensors: dict, header: dict, said: str
+    kept: TowersFile, tmp_path: Path, tensors: dict, header: dict, said: str
 ) -> None:
     path = written(kept, tmp_path / "odd.safetensors", tensors, **header)
     with pytest.raises(ConceptFileError, match=said) as refused:
-        file.load(path)
+        TOWERS.load(path)
     assert "odd.safetensors" in str(refused.value)
 
 
 @pytest.mark.parametrize("keep", [0, 8, 60, -1])
-def test_a_truncated_file_is_refused(kept: file.TowersFile, tmp_path: Path, keep: int) -> None:
+def test_a_truncated_file_is_refused(kept: TowersFile, tmp_path: Path, keep: int) -> None:
     path = written(kept, tmp_path / "cut.safetensors", {})
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ConceptFileError, match="cut.safetensors"):
-        file.load(path)
+        TOWERS.load(path)
 
 
 def test_a_concept_is_no_towers_file(tmp_path: Path) -> None:
@@ -262,14 +263,14 @@ def test_a_concept_is_no_towers_file(tmp_path: Path) -> None:
 
     checkpoint.save(concepts.concept(), tmp_path / "mug.safetensors")
     with pytest.raises(ConceptFileError, match="not written by Train Towers"):
-        file.load(tmp_path / "mug.safetensors")
+        TOWERS.load(tmp_path / "mug.safetensors")
 
 
-def test_a_failed_save_leaves_the_old_file(kept: file.TowersFile, tmp_path: Path, monkeypatch) -> None:
+def test_a_failed_save_leaves_the_old_file(kept: TowersFile, tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "towers.safetensors"
-    file.save(kept, path)
+    TOWERS.save(kept, path)
     before = path.read_bytes()
     monkeypatch.setattr("os.fsync", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        file.save(replace(kept, probe=draw(13)[1:]), path)
+        TOWERS.save(replace(kept, probe=draw(13)[1:]), path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -136,26 +136,26 @@ def test_each_pair_asks_and_is_asked_as_the_paper_says(pair: int) -> None:
     """F_sty^a = StyleTower(q=E_a, kv=E_s), F_sty^s the reverse; the same of the semantics with E_m."""
     run, seen = TowersRun(task()), triplets()
     with torch.no_grad():
-        for parameter in run.towers.parameters():
+        for parameter in run.network.parameters():
             parameter += 0.1 * draw(*parameter.shape, seed=parameter.numel())
     own = torch.tensor([1]), torch.tensor([2]), torch.tensor([0])
     batch = Draw(*own, torch.tensor([pair]), torch.tensor([0]), torch.zeros(1), torch.zeros(1), ("",))
     a, s, m = seen.tokens[[1]], seen.tokens[[2]], seen.copies[[1], [0]]
-    style = run.towers.style(*((a, s) if PAIRS[pair].startswith("sty^a") else (s, a))).features
-    semantics = run.towers.semantics(*((a, m) if PAIRS[pair].endswith("sem^a") else (m, a))).features
-    assert torch.allclose(run.instruction(batch), run.towers.fusion(style, semantics), atol=1e-5)
+    style = run.network.style(*((a, s) if PAIRS[pair].startswith("sty^a") else (s, a))).features
+    semantics = run.network.semantics(*((a, m) if PAIRS[pair].endswith("sem^a") else (m, a))).features
+    assert torch.allclose(run.instruction(batch), run.network.fusion(style, semantics), atol=1e-5)
 
 
 def test_the_hidden_half_of_a_sample_has_no_say() -> None:
     run, seen = TowersRun(task()), triplets()
     with torch.no_grad():
-        run.towers.fusion.out.weight += draw(*run.towers.fusion.out.weight.shape)
+        run.network.fusion.out.weight += draw(*run.network.fusion.out.weight.shape)
     one, three = torch.tensor([1]), torch.zeros(1)
     made = [
         run.instruction(Draw(one, one + 1, one - 1, one * 0, torch.tensor([alone]), three, three, ("",)))
         for alone in (1, 2)
     ]
-    style = run.towers.style(seen.tokens[[1]], seen.tokens[[2]]).features
-    semantics = run.towers.semantics(seen.tokens[[1]], seen.copies[[1], [0]]).features
-    assert torch.allclose(made[0], run.towers.fusion(style, semantics[:, :0]), atol=1e-5)
-    assert torch.allclose(made[1], run.towers.fusion(style[:, :0], semantics), atol=1e-5)
+    style = run.network.style(seen.tokens[[1]], seen.tokens[[2]]).features
+    semantics = run.network.semantics(seen.tokens[[1]], seen.copies[[1], [0]]).features
+    assert torch.allclose(made[0], run.network.fusion(style, semantics[:, :0]), atol=1e-5)
+    assert torch.allclose(made[1], run.network.fusion(style[:, :0], semantics), atol=1e-5)

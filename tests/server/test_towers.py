@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from concept_loom.personalization.towers.file import read_info
+from concept_loom.personalization.towers.file import TOWERS
 from PIL import Image
 
 from tools.client import Client, Event, PromptRejected
@@ -63,7 +63,7 @@ def test_train_encode_compose_and_draw_in_one_prompt_and_from_the_file_afterward
         != []
     )
     (file,) = (server.launch.base / "output" / "concept_towers").glob("towers*.safetensors")
-    assert read_info(file).steps == 2
+    assert TOWERS.read_info(file).steps == 2
     text = next(e.data["output"]["text"][0] for e in events if e.type == "executed" and e.data["node"] == "6")
     assert "100.0%" in text
     again = watched(client, {**reading(file.name, users), **drawing(["6", 0], text="a mug in <mine_style>", seed=1)})
