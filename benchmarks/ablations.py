@@ -43,6 +43,7 @@ class Ablation(NamedTuple):
     recipe: Recipe | None
     setting: str = VARIED
     against: str = ""
+    captioned: bool = False  # learned from pictures with captions
 
 
 def ablations(steps: int) -> dict[str, Ablation]:
@@ -61,6 +62,10 @@ def ablations(steps: int) -> dict[str, Ablation]:
         "class word, finetuned base": Ablation(None, FINETUNED, "class word"),
         "quick, finetuned base": Ablation(quick, FINETUNED, "quick"),
         "staged fast": Ablation(fast),
+        "staged fast, captions, all stages": Ablation(fast, against="staged fast", captioned=True),
+        "staged fast, captions": Ablation(
+            fast.captioned(), against="staged fast, captions, all stages", captioned=True
+        ),
         "staged fast, soft masks": Ablation(replace(fast, soft_masks=True), against="staged fast"),
         "staged fast, attractor": Ablation(replace(fast, attractor=True), against="staged fast"),
         "staged fast, attractor, soft masks": Ablation(
@@ -125,7 +130,7 @@ class Bench:
     def method(self, ablation: Ablation) -> Method:
         used_on = finetuned(self.tunnel.playground.model) if ablation.setting == FINETUNED else None
         if ablation.recipe:
-            return concept_method(ablation.recipe, self.scratch, used_on)
+            return concept_method(ablation.recipe, self.scratch, used_on, ablation.captioned)
         return lambda tunnel, case: Made(tunnel.sample(case, case.class_word, used_on))
 
     def leak(self, case: Case, sampled: Sampled) -> dict[str, float]:

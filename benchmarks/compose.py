@@ -108,7 +108,7 @@ class Bench:
 
     def _stacked(self, pair: Pair, lora: Lora) -> Sampled:
         subject = lora.train(self.tunnel, pair.case).weights
-        lesson = Lesson(pair.training, f"a picture in {RARE_LOOK} style", pair.case.seed)
+        lesson = Lesson(pair.training, (f"a picture in {RARE_LOOK} style",), pair.case.seed)
         style = lora.trained(self.tunnel, lesson).weights
         model = lora.on(lora.on(self.tunnel.playground.model, subject), style)
         settings = tuple(replace(setting, style=RARE_LOOK) for setting in pair.case.settings)

@@ -57,14 +57,17 @@ class Lora:
     rate: float
     strength: float
     seconds: float
+    captioned: bool = False  # each picture under its own prompt
 
     def train(self, tunnel: Tunnel, case: Case) -> Trained:
-        return self.trained(tunnel, Lesson(case.training, f"a photo of {RARE} {case.class_word}", case.seed))
+        noun = f"{RARE} {case.class_word}"
+        prompts = case.captions(noun) if self.captioned else [f"a photo of {noun}"]
+        return self.trained(tunnel, Lesson(case.training, tuple(prompts), case.seed))
 
     def trained(self, tunnel: Tunnel, lesson: Lesson) -> Trained:
         """As many steps as fit in the seconds, which two short runs tell beforehand."""
         base = base_of(tunnel.playground.model).fingerprint
-        key = key_of(base, "core LoRA", self.rate, self.seconds, lesson.prompt, lesson.seed, lesson.pictures)
+        key = key_of(base, "core LoRA", self.rate, self.seconds, lesson.prompts, lesson.seed, lesson.pictures)
         return Trained(*tunnel.kept.tensors(key, lambda: self._trained(tunnel, lesson)))
 
     def _trained(self, tunnel: Tunnel, lesson: Lesson) -> tuple[dict[str, Tensor], Took]:
@@ -90,17 +93,17 @@ class Trained(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """Pictures (n, h, w, 3), uint8, and the one prompt that the node trains them under."""
+    """Pictures (n, h, w, 3), uint8, and the prompt that the node trains them under, or one for each."""
 
     pictures: Tensor
-    prompt: str
+    prompts: tuple[str, ...]
     seed: int
 
 
 def train_lora(model: ModelPatcher, samples: Tensor, positive: list, options: dict[str, Any]) -> dict[str, Tensor]:
-    """What the node gives for latents (n, c, h, w) and a conditioning."""
+    """What the node gives for latents (n, c, h, w) and a conditioning, or one for each of them."""
     listed = {name: [value] for name, value in options.items()}
-    return TrainLoraNode.execute(model=[model], latents=[{"samples": samples}], positive=[positive], **listed).args[0]
+    return TrainLoraNode.execute(model=[model], latents=[{"samples": samples}], positive=positive, **listed).args[0]
 
 
 @torch.inference_mode()  # as the host runs its nodes
@@ -109,23 +112,26 @@ def trained_lora(tunnel: Tunnel, lesson: Lesson, rate: float, steps: int) -> dic
     playground = tunnel.playground
     samples = playground.vae.encode(lesson.pictures.float() / 255)
     clip = playground.clip
-    positive = clip.encode_from_tokens_scheduled(clip.tokenize(lesson.prompt))
+    positive = [clip.encode_from_tokens_scheduled(clip.tokenize(prompt)) for prompt in lesson.prompts]
     return train_lora(
         playground.model, samples, positive, {**TUNED, "steps": steps, "learning_rate": rate, "seed": lesson.seed}
     )
 
 
-def tuned(tunnel: Tunnel, world_seed: int, seconds: float, settings: Sequence[Setting]) -> Lora:
+def tuned(
+    tunnel: Tunnel, world_seed: int, seconds: float, settings: Sequence[Setting], captioned: bool = False
+) -> Lora:
     """The peer at its best: the rate and strength with the highest identity plus attributes on other instances."""
     others = cases(TUNING, world_seed + 7919, settings)
     tried: dict[tuple[float, float], float] = {}
     for rate in RATES:
         for case in others:
-            lora = Lora(rate, 1.0, seconds)
+            lora = Lora(rate, 1.0, seconds, captioned)
             weights = lora.train(tunnel, case).weights
             for strength in STRENGTHS:
                 scores = tunnel.score(case, replace(lora, strength=strength).sample(tunnel, case, weights))
                 tried[rate, strength] = tried.get((rate, strength), 0.0) + scores.identity + scores.attributes
     rate, strength = max(tried, key=lambda pair: tried[pair])
-    print(f"core Train LoRA, tuned on {TUNING} other instances: learning rate {rate:g}, strength {strength:g}")
-    return Lora(rate, strength, seconds)
+    which = "core Train LoRA with captions" if captioned else "core Train LoRA"
+    print(f"{which}, tuned on {TUNING} other instances: learning rate {rate:g}, strength {strength:g}")
+    return Lora(rate, strength, seconds, captioned)

@@ -49,7 +49,7 @@ def ours(method: str, tunnel: Tunnel, case: Case, steps: int) -> Rung:
 
 
 def core(rate: float, tunnel: Tunnel, case: Case, steps: int) -> Rung:
-    lesson = Lesson(case.training, f"a photo of {RARE} {case.class_word}", case.seed)
+    lesson = Lesson(case.training, (f"a photo of {RARE} {case.class_word}",), case.seed)
     began = clock()
     weights = trained_lora(tunnel, lesson, rate, steps)
     spent = clock() - began

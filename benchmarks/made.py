@@ -55,11 +55,16 @@ def full_caption(tunnel: Tunnel, case: Case) -> Made:
     return Made(tunnel.sample(case, case.full_caption))
 
 
-def concept_method(recipe: Recipe, scratch: Path, used_on: ModelPatcher | None = None) -> Method:
-    """Learns a subject on the playground, and draws it there or on the model `used_on`."""
+def concept_method(
+    recipe: Recipe, scratch: Path, used_on: ModelPatcher | None = None, captioned: bool = False
+) -> Method:
+    """Learns a subject on the playground, and draws it there or on the model `used_on`.
+
+    `captioned`: from pictures with captions.
+    """
 
     def make(tunnel: Tunnel, case: Case) -> Made:
-        concept, took = learned(recipe, tunnel, case.dataset(), _words(case), case.seed)
+        concept, took = learned(recipe, tunnel, case.dataset(captioned), _words(case), case.seed)
         save(concept, scratch / "concept.safetensors")
         file_bytes = (scratch / "concept.safetensors").stat().st_size
         cost = Cost(*took, trained_parameters(concept, recipe), file_bytes)
@@ -101,7 +106,9 @@ def learned(recipe: Recipe, tunnel: Tunnel, dataset: ConceptDataset, words: Word
             concept = learn(task_of(beginning, seed)).concept
         return concept, Took(time.perf_counter() - began, concept.info.steps)
 
-    return tunnel.kept.concept(key_of(base.fingerprint, recipe.as_header(), words, seed, *latents.train), make)
+    return tunnel.kept.concept(
+        key_of(base.fingerprint, recipe.as_header(), words, seed, latents.captions, *latents.train), make
+    )
 
 
 def trained_parameters(concept: Concept, recipe: Recipe) -> int:

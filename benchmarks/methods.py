@@ -2,7 +2,8 @@
 
 Rows: class word (floor), full caption (all coarse words, no learning), our methods, staged fast also with an attractor,
 and ComfyUI's own Train LoRA in the same process with the best of three learning rates and two strengths chosen on other
-instances.
+instances. staged fast and Train LoRA also learn from pictures whose captions say where the subject is and what is
+beside it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SECONDS = 20.0
 INSTANCES, QUICK_INSTANCES, QUICK_PROMPTS = 20, 8, 5
 LEFT_OUT = ("textual inversion", "nested", "staged fast, attractor")  # of the quick table
 PEER = "core Train LoRA"
+CAPTIONS = ", captions"  # behind a row's name: its training pictures have captions
 CURVE, CURVE_INSTANCES = (5.0, 10.0, 20.0, 60.0), 4
 
 
@@ -45,6 +47,7 @@ class Bench:
     def __init__(self, wanted: Namespace) -> None:
         quick, weights = wanted.quick, wanted.weights or WEIGHTS
         self.quick, self.world_seed, self.seconds = quick, wanted.world_seed, wanted.seconds
+        self.only = ("class word", *wanted.rows) if wanted.rows else ()
         self.settings = PROMPTS[:: len(PROMPTS) // QUICK_PROMPTS][:QUICK_PROMPTS] if quick else PROMPTS[:10]
         self.tunnel = Tunnel(load(weights), load_judge(wanted.judge, weights), kept=Kept(wanted.learned))
         count = wanted.instances or (QUICK_INSTANCES if quick else INSTANCES)
@@ -55,20 +58,34 @@ class Bench:
     def peer(self) -> Lora:
         return tuned(self.tunnel, self.world_seed, self.seconds, self.settings)
 
+    @cached_property
+    def captioned_peer(self) -> Lora:
+        return tuned(self.tunnel, self.world_seed, self.seconds, self.settings, captioned=True)
+
     def methods(self, scratch: Path) -> dict[str, Callable[[], Method]]:
         """In the order of their rows; each is made when its row is due, since the peer is tuned first."""
 
         def ours(method: str, **changes: Any) -> Callable[[], Method]:
             return lambda: concept_method(replace(timed(method, self.seconds), **changes), scratch)
 
+        captioned = timed("staged fast", self.seconds).captioned()
         rows: dict[str, Callable[[], Method]] = {
             "class word": lambda: class_word,
             "full caption": lambda: full_caption,
             **{name: ours(name) for name in ("textual inversion", "quick", "layerwise", "nested", "staged fast")},
             "staged fast, attractor": ours("staged fast", attractor=True),
             PEER: lambda: partial(core_lora, self.peer),
+            f"staged fast{CAPTIONS}": lambda: concept_method(captioned, scratch, captioned=True),
+            f"{PEER}{CAPTIONS}": lambda: partial(core_lora, self.captioned_peer),
         }
-        return {name: make for name, make in rows.items() if not (self.quick and name in LEFT_OUT)}
+        left_out = LEFT_OUT if self.quick else ()
+        return {name: make for name, make in rows.items() if name in (self.only or rows) and name not in left_out}
+
+    def peers(self) -> dict[str, dict[str, float]]:
+        """How each peer that has a row was tuned."""
+        peers = {PEER: lambda: self.peer, f"{PEER}{CAPTIONS}": lambda: self.captioned_peer}
+        tuned = {name: make() for name, make in peers.items() if name in (self.only or peers)}
+        return {name: {"learning_rate": one.rate, "strength": one.strength} for name, one in tuned.items()}
 
     def row(self, method: Method) -> dict:
         made = row(self.tunnel, self.cases, method)
@@ -97,18 +114,20 @@ def finish(values: dict) -> None:
     for made in rows.values():
         share = closed_share(of(made), floor, ceiling)
         made["closed"], made["ci"] = round(share.mean, 4), [round(share.low, 4), round(share.high, 4)]
-        over = paired_interval(of(made), of(rows["full caption"]))
-        made["identity_over_full_caption"] = [round(v, 4) for v in over]
-        lost = paired_interval(of(made, "attributes"), of(rows["class word"], "attributes"))
-        made["attributes_over_class_word"] = [round(v, 4) for v in lost]
-        for score in ("identity", "attributes"):
-            made[f"{score}_over_peer"] = [round(v, 4) for v in paired_interval(of(made, score), of(rows[PEER], score))]
+        over = {"identity_over_full_caption": ("identity", "full caption")}
+        over |= {"attributes_over_class_word": ("attributes", "class word")}
+        peer = f"{PEER}{CAPTIONS}" if made["method"].endswith(CAPTIONS) else PEER
+        over |= {f"{score}_over_peer": (score, peer) for score in ("identity", "attributes")}
+        for name, (score, other) in over.items():
+            if other in rows:
+                made[name] = [round(v, 4) for v in paired_interval(of(made, score), of(rows[other], score))]
 
 
 def main(argv: list[str]) -> int:
     parser = arguments("methods", learns=True)
     parser.add_argument("--ablations", action="store_true", help="what each piece of a method is worth (ablations.py)")
     parser.add_argument("--instances", type=int, help="how many instances, instead of the table's own number")
+    parser.add_argument("--rows", nargs="+", default=(), help="only these rows and the class word's")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of learning, for every row of the tables")
     parser.add_argument("--steps", type=int, default=ablations.STEPS, help="of learning, for every row of --ablations")
     parser.add_argument("--judge", choices=NAMES, default=NAMES[0], help="who scores the pictures")
@@ -126,10 +145,10 @@ def run(wanted: Namespace) -> int:
         for name, make in bench.methods(Path(folder)).items():
             made = table.row(name, lambda make=make: bench.row(make()))
             print(f"{name}: identity {made['identity']:.3f}, attributes {made['attributes']:.3f}", flush=True)
-        table.once("peer", lambda: {"learning_rate": bench.peer.rate, "strength": bench.peer.strength})
+        table.once("peers", bench.peers)
         table.once("ceiling_per_case", bench.ceiling)
         table.once("words_alone_per_case", bench.words_alone)
-        if not wanted.quick:
+        if not (wanted.quick or wanted.rows):
             table.once("curve", lambda: bench.curve(Path(folder)))
     finish(table.values)
     table.write()

@@ -209,7 +209,7 @@ def _core(machine: Machine, changes: dict[str, Any], steps: int, watch: Watch) -
     try:
         watch.began = clock()
         with torch.inference_mode():  # as the host runs its nodes
-            train_lora(machine.model, machine.latents, positive, {**DEFAULTS, **changes, "steps": steps})
+            train_lora(machine.model, machine.latents, [positive], {**DEFAULTS, **changes, "steps": steps})
     finally:
         comfy.utils.set_progress_bar_global_hook(None)
 

@@ -51,6 +51,7 @@ class Case:
     real: Tensor  # (prompts, h, w, 3): the truth for every prompt
     again: Tensor  # the training pictures' settings, photographed anew: as near as two real pictures come
     settings: tuple[Setting, ...]
+    shown: tuple[Setting, ...]  # of the training pictures
     seed: int
 
     @property
@@ -61,8 +62,14 @@ class Case:
     def full_caption(self) -> str:
         return describe(self.instance)
 
-    def dataset(self) -> ConceptDataset:
-        return dataset_of([Picture(f"{i}", pixels) for i, pixels in enumerate(self.training)])
+    def captions(self, noun: str) -> list[str]:
+        """What each training picture shows beside the subject, as a user would write it; none of its looks."""
+        return [setting.caption(noun) for setting in self.shown]
+
+    def dataset(self, captioned: bool = False) -> ConceptDataset:
+        captions = self.captions("{}") if captioned else [""] * len(self.training)
+        shown = zip(self.training, captions, strict=True)
+        return dataset_of([Picture(f"{i}", pixels, caption=said) for i, (pixels, said) in enumerate(shown)])
 
 
 class Sampled(NamedTuple):
@@ -99,10 +106,12 @@ def case(world_seed: int, number: int, settings: tuple[Setting, ...]) -> Case:
     rng = np.random.default_rng([world_seed, number])
     instance = draw_instance(rng, CLASSES[number % len(CLASSES)], SPLIT)
     photos = [_photo(rng, instance) for _ in range(TRAINING + HELD_OUT)]
-    shown = _pictures(photos)
+    pictures = _pictures(photos)
     real = _pictures([_staged(rng, instance, setting) for setting in settings])
-    again = _pictures([_staged(rng, instance, setting_of(photo)) for photo in photos[:TRAINING]])
-    return Case(instance, shown[:TRAINING], shown[TRAINING:], real, again, settings, world_seed * 1000 + number)
+    shown = tuple(setting_of(photo) for photo in photos[:TRAINING])
+    again = _pictures([_staged(rng, instance, setting) for setting in shown])
+    training, held_out = pictures[:TRAINING], pictures[TRAINING:]
+    return Case(instance, training, held_out, real, again, settings, shown, world_seed * 1000 + number)
 
 
 def _photo(rng: np.random.Generator, instance: Instance, background: str | None = None) -> Scene:
@@ -113,7 +122,7 @@ def before(case: Case, background: str) -> Case:
     """The same instance, photographed for learning in front of one background only."""
     rng = np.random.default_rng([case.seed, 31])
     scenes = [_photo(rng, case.instance, background) for _ in range(len(case.training))]
-    return replace(case, training=_pictures(scenes))
+    return replace(case, training=_pictures(scenes), shown=tuple(map(setting_of, scenes)))
 
 
 def setting_of(scene: Scene) -> Setting:

@@ -58,9 +58,9 @@ class ConceptDatasetNode(io.ComfyNode):
                     multiline=True,
                     default="",
                     tooltip="One line per picture: the folder's by name, those dropped here, then connected images. "
-                    "What a caption names is less likely to be learned as part of the concept. staged and staged "
-                    "fast (auto from 3 pictures on) do not read them. Empty: 'a photo of <mug>' and the like.",
-                    advanced=True,
+                    "Say where the thing is and what is beside it, not what it looks like: what a caption names is "
+                    "not learned as part of the concept. 'a photo of {} on the beach, next to a ball': {} or the class "
+                    "word is where the concept stands. Empty: 'a photo of <mug>' and the like.",
                 ),
                 io.Combo.Input(
                     "holdout",

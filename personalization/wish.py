@@ -36,10 +36,11 @@ class Wish:
     settings: str = ""  # the method's own (settings.py)
 
 
-def recipe_of(wish: Wish, family: str, pictures: int, masked: bool = False) -> Recipe:
+def recipe_of(wish: Wish, family: str, pictures: int, masked: bool = False, captioned: bool = False) -> Recipe:
     """The method's own recipe, stretched by the budget and changed where the wish says so.
 
     `masked`: pictures have masks of their own. These, or soft ones, let attractors be asked for all that is outside.
+    `captioned`: every picture has a caption. Stages that were named are kept all the same.
     """
     recipe = recipe_for(chosen(wish.method, wish.role, pictures), family, wish.role)
     recipe = replace(recipe, steps=wish.steps or round(BUDGETS[wish.budget] * recipe.steps))
@@ -50,6 +51,8 @@ def recipe_of(wish: Wish, family: str, pictures: int, masked: bool = False) -> R
         scale = rate / recipe.stages[0].learning_rate
         stages = tuple(replace(stage, learning_rate=scale * stage.learning_rate) for stage in recipe.stages)
         recipe = replace(recipe, stages=stages)
+    if captioned and recipe.captions and subject and "stages=" not in wish.settings:
+        recipe = recipe.captioned()
     if not wish.attention_regulariser:
         recipe = recipe.unregulated()
     return replace(

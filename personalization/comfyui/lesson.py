@@ -80,7 +80,8 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
     with torch.inference_mode(False):
         base, wish = canvas.base(), replace(wish, placeholder=word_of(wish.placeholder))
         masked = any(picture.mask is not None for picture in dataset.pictures)
-        recipe = recipe_of(wish, base.family, len(dataset.pictures), masked)
+        captioned = all(picture.caption for picture in dataset.pictures)
+        recipe = recipe_of(wish, base.family, len(dataset.pictures), masked, captioned)
         if "sites=" in wish.settings:
             refuse_unmatched(base, recipe.sites)
         words = (wish.class_word.strip(), wish.role)
@@ -100,7 +101,7 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         save(concept, path)
         if learned.finished:
             unfinished.forget()
-        method = _method(recipe.method, wish, base), *_captions_left(recipe, dataset)
+        method = _method(recipe.method, wish, base), *_about_captions(recipe, wish.role, dataset)
         told = (*_happened(learned), *method, room, *_findings(dataset, base))
         picture = picture_from(concept.thumbnail)
         return Lesson(concept, wish.placeholder, picture, path, told, learned.finished, masked)
@@ -232,11 +233,18 @@ def _method(method: str, wish: Wish, base: Base) -> str:
     return f"Method: {method}{taken}{'' if sourced(method, base.family).measured else _UNMEASURED.format(base.family)}."
 
 
-def _captions_left(recipe: Recipe, dataset: ConceptDataset) -> Iterator[str]:
-    if not recipe.captions and any(picture.caption for picture in dataset.pictures):
+def _about_captions(recipe: Recipe, role: str, dataset: ConceptDataset) -> Iterator[str]:
+    captioned, pictures = sum(bool(picture.caption) for picture in dataset.pictures), len(dataset.pictures)
+    if recipe.captions and recipe.rank and role == "subject" and captioned < pictures:
         yield (
-            f"{recipe.method} learns under one prompt: the pictures' captions were not read. quick, layerwise, nested "
-            "and textual inversion read them."
+            f"{captioned or 'None'} of {pictures} pictures has a caption. Captions that say where the subject is and "
+            "what is beside it, not what it looks like, keep these out of the concept and bring it nearer; write them "
+            "on Concept Dataset, a line per picture."
+        )
+    if not recipe.captions and captioned:
+        yield (
+            f"{recipe.method} learned under its own prompts: the pictures' captions were not read, as asked. Take "
+            "captions=false out of settings to have them read."
         )
 
 

@@ -55,7 +55,8 @@ def test_a_row_differs_from_what_it_stands_against_in_recipe_or_setting() -> Non
     for row in ROWS.values():
         if row.against:
             other = ROWS[row.against]
-            assert (row.recipe, row.setting) != (other.recipe, other.setting)
+            ours, theirs = ((one.recipe, one.setting, one.captioned) for one in (row, other))
+            assert ours != theirs
             assert row.setting == VARIED or row.recipe == other.recipe or row.setting == other.setting
 
 

@@ -56,7 +56,7 @@ def test_another_recipe_seed_word_or_picture_is_learned_anew(tunnel: Tunnel, cas
 
 
 def test_the_peer_is_kept_too(tunnel: Tunnel, case: Case) -> None:
-    lesson = Lesson(case.training[:1], "a photo of sks mug", 1)
+    lesson = Lesson(case.training[:1], ("a photo of sks mug",), 1)
     first, second = (Lora(1e-3, 1.0, 0.01).trained(tunnel, lesson) for _ in range(2))
     assert first.took == second.took and len(files(tunnel)) == 1
     for name, tensor in first.weights.items():

@@ -539,16 +539,34 @@ def test_pictures_that_the_attractor_cannot_contrast_are_told() -> None:
 def test_captions_that_the_method_does_not_read_are_told(canvas, pictures, tmp_path) -> None:
     told = dataset_of([replace(picture, caption="a cup") for picture in pictures.pictures], 1)
     staged = replace(WISH, method="staged fast")
-    for wish, captioned, said in ((staged, told, True), (staged, pictures, False), (WISH, told, False)):
+    deaf = replace(staged, settings="captions=false")
+    for wish, captioned, said in ((deaf, told, True), (deaf, pictures, False), (staged, told, False)):
         lesson, _ = taught(canvas, captioned, tmp_path, wish)
         assert ("captions were not read" in " ".join(lesson.sentences)) == said
 
 
+def test_captions_that_would_help_and_are_missing_are_told(canvas, pictures, tmp_path) -> None:
+    all_of_them = dataset_of([replace(picture, caption="a cup") for picture in pictures.pictures], 1)
+    one = dataset_of([replace(all_of_them.pictures[0], pixels=pictures.pictures[0].pixels), *pictures.pictures[1:]], 1)
+    staged = replace(WISH, method="staged fast")
+    style = replace(staged, role="style")
+    for wish, dataset, count in (
+        (staged, pictures, "None of 5 pictures has"),
+        (staged, one, "1 of 5 pictures has"),
+        (staged, all_of_them, ""),
+        (style, pictures, ""),
+        (WISH, pictures, ""),
+    ):
+        lesson, _ = taught(canvas, dataset, tmp_path, wish)
+        found = [sentence for sentence in lesson.sentences if "a line per picture" in sentence]
+        assert len(found) == bool(count) and (not count or found[0].startswith(count))
+
+
 def test_captions_learn_again_only_where_they_are_read(canvas, pictures, tmp_path) -> None:
     told = dataset_of([replace(picture, caption="a cup") for picture in pictures.pictures], 1)
-    for method, again in (("staged fast", False), ("quick", True)):
-        first, _ = taught(canvas, pictures, tmp_path, replace(WISH, method=method))
-        second, _ = taught(canvas, told, tmp_path, replace(WISH, method=method))
+    for settings, again in (("captions=false", False), ("", True)):
+        wish = replace(WISH, method="staged fast", settings=settings)
+        (first, _), (second, _) = (taught(canvas, shown, tmp_path, wish) for shown in (pictures, told))
         assert (first.path != second.path) == again
         assert all(is_learned_from(PlacedConcept(first.concept), shown) for shown in (pictures, told))
 

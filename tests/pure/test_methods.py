@@ -101,7 +101,7 @@ def test_staged_steps_and_prompts_are_the_papers() -> None:
     assert paper and paper.stage_steps() == (60, 100, 500) and fast and fast.stage_steps() == (60, 100, 200)
     for role, word in (("subject", "a photo of a {}"), ("style", "a picture in {}")):
         recipe = recipe_for("staged", "SD 2", role)
-        assert recipe.templates == (word,) and not recipe.captions
+        assert recipe.templates == (word,) and recipe.captions and not paper.captions
 
 
 def test_low_rank_layers_need_a_rank() -> None:

@@ -8,6 +8,7 @@ from concept_loom.personalization.settings import KNOWN, OF, WEIGHTS, with_setti
 
 STAGED, QUICK = recipe_for("staged", "SDXL", "subject"), recipe_for("quick", "SDXL", "subject")
 SAMPLES = {
+    "captions": "false",
     "casr_squared": "true",
     "schedule": "constant",
     "sites": "output.0.*|middle.0.3",

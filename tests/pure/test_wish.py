@@ -33,6 +33,18 @@ def test_a_given_learning_rate_is_that_of_the_first_stage_that_is_learned() -> N
         assert given.stages[-1].learning_rate == pytest.approx(1e-4 * ratio)
 
 
+def test_captions_take_the_place_of_a_subjects_second_stage_where_that_was_measured() -> None:
+    def stages(family: str = "Playground", role: str = "subject", captioned: bool = True, settings: str = "") -> int:
+        wish = replace(WISH, method="staged fast", role=role, settings=settings)
+        return len(recipe_of(wish, family, 5, captioned=captioned).stages)
+
+    assert stages() == 2 and stages(captioned=False) == stages(role="style") == stages(family="SDXL") == 3
+    assert stages(settings="captions=false") == 3, "they are not read"
+    assert stages(settings="stages=1|2|3") == 3 and stages(settings="stages=2") == 1
+    first, last = recipe_of(replace(WISH, method="staged fast"), "Playground", 5, captioned=True).stages
+    assert first.trains == ("embedding.",) and last.trains == ("low_rank.",)
+
+
 @pytest.mark.parametrize(("role", "wanted"), [("subject", True), ("both", True), ("style", False)])
 def test_what_parts_subject_and_surroundings_is_not_for_styles(role: str, wanted: bool) -> None:
     recipe = recipe_of(replace(WISH, role=role, attractor=True, soft_masks=True), "Playground", 5)
