@@ -2,6 +2,7 @@
 
 Kept are the crop's identity and the picture's style where their likeness to real pictures is above the judge's own
 equal-error threshold. The peer is two of ComfyUI's Train LoRA, stacked, with rate and strength tuned as in `methods`.
+Rows with captions learn from pictures that say what they show: of the subject where it is, of the style what it is of.
 """
 
 from __future__ import annotations
@@ -24,19 +25,25 @@ from ..personalization.scores import likeness
 from ..playground.judge import load_judge
 from ..playground.model import WEIGHTS, load
 from ..playground.scores import kept
-from ..playground.world import PROMPTS, Style, draw_instance, draw_scene, draw_style, render
+from ..playground.world import PROMPTS, Scene, Setting, Style, draw_instance, draw_scene, draw_style, render
 from .core_lora import RARE, Lesson, Lora, tuned
 from .judging import QUICK, figures
 from .kept import Kept
 from .made import learned_by, learned_subject, timed
-from .methods import SECONDS
+from .methods import CAPTIONS, SECONDS
 from .table import Table, arguments, fingerprint, print_table
-from .wind_tunnel import SPLIT, TRAINING, Case, Sampled, Tunnel, cases
+from .wind_tunnel import SPLIT, TRAINING, Case, Sampled, Tunnel, cases, setting_of
 
-METHODS = ("quick", "staged fast")
+METHODS = ("quick", "staged fast", f"staged fast{CAPTIONS}")
+LORAS = {"two_loras": False, f"two_loras{CAPTIONS}": True}  # peers: from pictures with captions or without
 PAIRS, QUICK_PAIRS = 8, 3
 LOOK, RARE_LOOK = "look", "zxv"
 SHOWN = 8  # real pictures of a style to compare with
+
+
+class Captioned(NamedTuple):
+    setting: Setting
+    class_word: str
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,11 @@ class Pair:
     style: Style
     training: Tensor  # uint8 (n, h, w, 3)
     real: Tensor
+    shown: tuple[Captioned, ...]  # what the training pictures show
+
+    def captions(self, look: str) -> tuple[str, ...]:
+        """What each training picture shows, as a user would write it, in the style `look`."""
+        return tuple(replace(one.setting, style=look).caption(one.class_word) for one in self.shown)
 
 
 class Thresholds(NamedTuple):
@@ -66,16 +78,17 @@ def _subjects(count: int, world_seed: int) -> list[Case]:
 
 def _pair(case: Case, rng: np.random.Generator) -> Pair:
     style = draw_style(rng, SPLIT)
-    drawn = [_in_style(rng, style, case.class_word) for _ in range(TRAINING + SHOWN)]
-    pictures = torch.from_numpy(np.stack(drawn))
-    return Pair(case, style, pictures[:TRAINING], pictures[TRAINING:])
+    scenes = [_in_style(rng, style, case.class_word) for _ in range(TRAINING + SHOWN)]
+    pictures = torch.from_numpy(np.stack([render(scene).image for scene in scenes]))
+    shown = tuple(Captioned(setting_of(scene), scene.subject.instance.class_name) for scene in scenes[:TRAINING])
+    return Pair(case, style, pictures[:TRAINING], pictures[TRAINING:], shown)
 
 
-def _in_style(rng: np.random.Generator, style: Style, but: str) -> np.ndarray:
-    """A picture of anything but the class: else the style would bring the subject along."""
+def _in_style(rng: np.random.Generator, style: Style, but: str) -> Scene:
+    """Anything but the class: else the style would bring the subject along."""
     while (subject := draw_instance(rng, split=SPLIT)).class_name == but:
         pass
-    return render(draw_scene(rng, subject=subject, second="none", style=style, split=SPLIT)).image
+    return draw_scene(rng, subject=subject, second="none", style=style, split=SPLIT)
 
 
 class Bench:
@@ -91,24 +104,29 @@ class Bench:
     def ours(self, method: str, limits: Thresholds) -> dict[str, float]:
         return self._scores([self._woven(pair, method) for pair in self.pairs], limits)
 
-    def two_loras(self, limits: Thresholds) -> dict[str, float]:
-        lora = tuned(self.tunnel, self.world_seed, SECONDS, PROMPTS[:4])
+    def two_loras(self, captioned: bool, limits: Thresholds) -> dict[str, float]:
+        lora = tuned(self.tunnel, self.world_seed, SECONDS, PROMPTS[:4], captioned)
         return self._scores([self._stacked(pair, lora) for pair in self.pairs], limits)
 
     def _woven(self, pair: Pair, method: str) -> Sampled:
-        subject = learned_subject(timed(method, SECONDS), self.tunnel, pair.case)
-        composition = (as_recommended(subject), as_recommended(self._style(pair, method)))
+        captioned = method.endswith(CAPTIONS)
+        recipe = timed(method.removesuffix(CAPTIONS), SECONDS)
+        subject = learned_subject(recipe.captioned() if captioned else recipe, self.tunnel, pair.case, captioned)
+        composition = (as_recommended(subject), as_recommended(self._style(pair, recipe.method, captioned)))
         model = weave_model(self.tunnel.playground.model, composition)
         clip = weave_clip(self.tunnel.playground.clip, composition)
         return self.tunnel.sample(pair.case, f"<{subject.info.placeholder}>", model, clip)
 
-    def _style(self, pair: Pair, method: str) -> Concept:
-        dataset = dataset_of([Picture(f"{i}", pixels) for i, pixels in enumerate(pair.training)])
+    def _style(self, pair: Pair, method: str, captioned: bool) -> Concept:
+        captions = pair.captions("{}") if captioned else [""] * len(pair.training)
+        shown = zip(pair.training, captions, strict=True)
+        dataset = dataset_of([Picture(f"{i}", pixels, caption=said) for i, (pixels, said) in enumerate(shown)])
         return learned_by(timed(method, SECONDS, "style"), self.tunnel, dataset, (LOOK, "", "style"), pair.case.seed)
 
     def _stacked(self, pair: Pair, lora: Lora) -> Sampled:
         subject = lora.train(self.tunnel, pair.case).weights
-        lesson = Lesson(pair.training, (f"a picture in {RARE_LOOK} style",), pair.case.seed)
+        prompts = pair.captions(RARE_LOOK) if lora.captioned else (f"a picture in {RARE_LOOK} style",)
+        lesson = Lesson(pair.training, prompts, pair.case.seed)
         style = lora.trained(self.tunnel, lesson).weights
         model = lora.on(lora.on(self.tunnel.playground.model, subject), style)
         settings = tuple(replace(setting, style=RARE_LOOK) for setting in pair.case.settings)
@@ -135,7 +153,11 @@ def main(argv: list[str]) -> int:
     limits = Thresholds(*table.once("thresholds", bench.thresholds))
     for method in METHODS:
         table.once(method, lambda method=method: bench.ours(method, limits))
-    table.once("peers", lambda: {"two_loras": bench.two_loras(limits)})
+    peers = table.values.setdefault("peers", {})
+    for name, captioned in LORAS.items():
+        if name not in peers:
+            peers[name] = bench.two_loras(captioned, limits)
+            table.write()
     table.values["subject_style"] = max((table.values[method] for method in METHODS), key=lambda one: one["both"])
     table.write()
     show(table.values)
@@ -143,5 +165,5 @@ def main(argv: list[str]) -> int:
 
 
 def show(values: dict) -> None:
-    rows = {**{method: values[method] for method in METHODS}, "two core LoRAs": values["peers"]["two_loras"]}
+    rows = {**{method: values[method] for method in METHODS}, **values["peers"]}
     print_table(("woven", "subject", "style", "both"), [(name, *shares.values()) for name, shares in rows.items()])

@@ -81,8 +81,8 @@ def drawn(
     return tunnel.sample(case, noun or f"<{placed.word}>", woven, weave_clip(tunnel.playground.clip, (placed,)))
 
 
-def learned_subject(recipe: Recipe, tunnel: Tunnel, case: Case) -> Concept:
-    return learned_by(recipe, tunnel, case.dataset(), _words(case), case.seed)
+def learned_subject(recipe: Recipe, tunnel: Tunnel, case: Case, captioned: bool = False) -> Concept:
+    return learned_by(recipe, tunnel, case.dataset(captioned), _words(case), case.seed)
 
 
 def _words(case: Case) -> Words:
