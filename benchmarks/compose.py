@@ -25,7 +25,7 @@ from ..personalization.scores import likeness
 from ..playground.judge import load_judge
 from ..playground.model import WEIGHTS, load
 from ..playground.scores import kept
-from ..playground.world import PROMPTS, Scene, Setting, Style, draw_instance, draw_scene, draw_style, render
+from ..playground.world import PROMPTS, Scene, Setting, Style, describe, draw_instance, draw_scene, draw_style, render
 from .core_lora import RARE, Lesson, Lora, tuned
 from .judging import QUICK, figures
 from .kept import Kept
@@ -43,7 +43,7 @@ SHOWN = 8  # real pictures of a style to compare with
 
 class Captioned(NamedTuple):
     setting: Setting
-    class_word: str
+    noun: str  # all coarse words for what is in it
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Pair:
 
     def captions(self, look: str) -> tuple[str, ...]:
         """What each training picture shows, as a user would write it, in the style `look`."""
-        return tuple(replace(one.setting, style=look).caption(one.class_word) for one in self.shown)
+        return tuple(replace(one.setting, style=look).caption(one.noun) for one in self.shown)
 
 
 class Thresholds(NamedTuple):
@@ -80,7 +80,7 @@ def _pair(case: Case, rng: np.random.Generator) -> Pair:
     style = draw_style(rng, SPLIT)
     scenes = [_in_style(rng, style, case.class_word) for _ in range(TRAINING + SHOWN)]
     pictures = torch.from_numpy(np.stack([render(scene).image for scene in scenes]))
-    shown = tuple(Captioned(setting_of(scene), scene.subject.instance.class_name) for scene in scenes[:TRAINING])
+    shown = tuple(Captioned(setting_of(scene), describe(scene.subject.instance)) for scene in scenes[:TRAINING])
     return Pair(case, style, pictures[:TRAINING], pictures[TRAINING:], shown)
 
 

@@ -298,6 +298,11 @@ SITES: dict[tuple[str, str, str], tuple[str, ...]] = {
 }
 
 
+# Recommended where it is not the recipe's own. A subject and a style that meet both change the same layers: on the
+# playground, with the style somewhat weaker, most of both is kept (by hand, benchmarks/trials.md).
+STRENGTHS: dict[tuple[str, str, str], float] = {("staged fast", "Playground", "style"): 0.65}
+
+
 def sourced(method: str, family: str) -> Sourced:
     """Both recipes of `method` on `family`; ValueError where the pair is not supported."""
     if (method, family) not in RECIPES:
@@ -312,13 +317,13 @@ def recipe_for(method: str, family: str, role: str) -> Recipe:
     """Our recipe of `method` on `family` with the training captions of `role`.
 
     A style takes 0.6 of a subject's steps, as in CoAR (600 of 1000), and no attention regulariser: it is nowhere in the
-    picture in particular, and comes nearer without (benchmarks/trials.md). The sites are those of the role.
+    picture in particular, and comes nearer without (benchmarks/trials.md). Sites and strength are those of the role.
     """
     ours = replace(sourced(method, family).ours, sites=SITES.get((method, family, role), ()))
     if role != "style":
         return ours
-    templates = IN_STYLE[: len(ours.templates)]
-    return replace(ours.unregulated(), templates=templates, steps=round(0.6 * ours.steps))
+    templates, strength = IN_STYLE[: len(ours.templates)], STRENGTHS.get((method, family, role), ours.strength)
+    return replace(ours.unregulated(), templates=templates, steps=round(0.6 * ours.steps), strength=strength)
 
 
 def _known() -> list[str]:
