@@ -14,13 +14,16 @@ from comfy.model_patcher import ModelPatcher
 from ..personalization.checkpoint import save
 from ..personalization.comfyui.canvas import Canvas, latents_of
 from ..personalization.comfyui.concept_clip import weave_clip
+from ..personalization.comfyui.nested_encoder import encoded_concept
 from ..personalization.comfyui.patch import weave_model
 from ..personalization.comfyui.session import training_session
+from ..personalization.comfyui.vision import Vision
 from ..personalization.composition import PlacedConcept, as_recommended
 from ..personalization.concept import Concept
 from ..personalization.dataset import ConceptDataset
 from ..personalization.learner import learn
 from ..personalization.methods import Beginning, task_of
+from ..personalization.nested_encoder.file import ENCODERS
 from ..personalization.recipe import Recipe, recipe_for
 from ..playground.model import FAMILY
 from .kept import Took, key_of
@@ -69,6 +72,22 @@ def concept_method(
         file_bytes = (scratch / "concept.safetensors").stat().st_size
         cost = Cost(*took, trained_parameters(concept, recipe), file_bytes)
         return Made(drawn(as_recommended(concept), tunnel, case, model=used_on), cost)
+
+    return make
+
+
+def encoded_method(encoder: Path, scratch: Path) -> Method:
+    """What Nested Attention Injector reads from the case's training pictures, without learning."""
+    file = ENCODERS.load(encoder)
+
+    def make(tunnel: Tunnel, case: Case) -> Made:
+        began, (model, clip, _, clip_vision) = time.perf_counter(), tunnel.playground
+        pictures, words = list(case.training.float() / 255), _words(case)[:2]
+        concept = encoded_concept(model, clip, Vision(clip_vision), file, pictures, words)
+        seconds = time.perf_counter() - began
+        save(concept, scratch / "concept.safetensors")
+        file_bytes = (scratch / "concept.safetensors").stat().st_size
+        return Made(drawn(as_recommended(concept), tunnel, case), Cost(seconds, file_bytes=file_bytes))
 
     return make
 

@@ -3,7 +3,7 @@
 Rows: class word (floor), full caption (all coarse words, no learning), our methods, staged fast also with an attractor,
 and ComfyUI's own Train LoRA in the same process with the best of three learning rates and two strengths chosen on other
 instances. staged fast and Train LoRA also learn from pictures whose captions say where the subject is and what is
-beside it.
+beside it. The nested encoder that comes with the playground learns nothing of them.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import Any
 import numpy as np
 
 from ..playground.judge import NAMES, load_judge
-from ..playground.model import WEIGHTS, load
+from ..playground.model import ENCODER, WEIGHTS, load
 from ..playground.world import PROMPTS
 from . import ablations
 from .core_lora import Lora, tuned
 from .kept import Kept
-from .made import Cost, Made, Method, class_word, concept_method, full_caption, of, row, timed
+from .made import Cost, Made, Method, class_word, concept_method, encoded_method, full_caption, of, row, timed
 from .statistics import closed_share, paired_interval
 from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import Case, Tunnel, cases
 
 SECONDS = 20.0
 INSTANCES, QUICK_INSTANCES, QUICK_PROMPTS = 20, 8, 5
-LEFT_OUT = ("textual inversion", "nested", "staged fast, attractor")  # of the quick table
+LEFT_OUT = ("textual inversion", "nested", "staged fast, attractor", "nested encoder")  # of the quick table
 PEER = "core Train LoRA"
 CAPTIONS = ", captions"  # behind a row's name: its training pictures have captions
 CURVE, CURVE_INSTANCES = (5.0, 10.0, 20.0, 60.0), 4
@@ -45,11 +45,11 @@ def core_lora(lora: Lora, tunnel: Tunnel, case: Case) -> Made:
 
 class Bench:
     def __init__(self, wanted: Namespace) -> None:
-        quick, weights = wanted.quick, wanted.weights or WEIGHTS
+        quick, self.weights = wanted.quick, wanted.weights or WEIGHTS
         self.quick, self.world_seed, self.seconds = quick, wanted.world_seed, wanted.seconds
         self.only = ("class word", *wanted.rows) if wanted.rows else ()
         self.settings = PROMPTS[:: len(PROMPTS) // QUICK_PROMPTS][:QUICK_PROMPTS] if quick else PROMPTS[:10]
-        self.tunnel = Tunnel(load(weights), load_judge(wanted.judge, weights), kept=Kept(wanted.learned))
+        self.tunnel = Tunnel(load(self.weights), load_judge(wanted.judge, self.weights), kept=Kept(wanted.learned))
         count = wanted.instances or (QUICK_INSTANCES if quick else INSTANCES)
         self.cases = cases(count, self.world_seed, self.settings)
         self.size = sum(p.numel() for p in self.tunnel.playground.model.model.diffusion_model.parameters())
@@ -77,6 +77,7 @@ class Bench:
             PEER: lambda: partial(core_lora, self.peer),
             f"staged fast{CAPTIONS}": lambda: concept_method(captioned, scratch, captioned=True),
             f"{PEER}{CAPTIONS}": lambda: partial(core_lora, self.captioned_peer),
+            "nested encoder": lambda: encoded_method(self.weights / ENCODER, scratch),
         }
         left_out = LEFT_OUT if self.quick else ()
         return {name: make for name, make in rows.items() if name in (self.only or rows) and name not in left_out}

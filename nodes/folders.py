@@ -13,6 +13,7 @@ import folder_paths
 CONCEPTS, TOWERS, ENCODERS = "concepts", "concept_towers", "concept_encoders"
 FOREIGN = ("embeddings", "loras")
 SUFFIX = ".safetensors"
+OF_THE_PLAYGROUND = Path(__file__).parent.parent / "playground" / "weights" / "encoders"
 
 
 def register() -> None:
@@ -21,6 +22,7 @@ def register() -> None:
         folder_paths.add_model_folder_path(kind, str(Path(folder_paths.models_dir) / kind))
         folder_paths.add_model_folder_path(kind, str(written_to(kind)))
         folder_paths.folder_names_and_paths[kind][1].add(SUFFIX)
+    folder_paths.add_model_folder_path(ENCODERS, str(OF_THE_PLAYGROUND))
     for kind in FOREIGN:
         folder_paths.add_model_folder_path(kind, str(written_to(kind)))
 

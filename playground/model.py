@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from .autoencoder import PatchAutoencoder
 
 WEIGHTS = Path(__file__).parent / "weights"
+ENCODER = Path("encoders", "playground.safetensors")  # below the weights: a nested encoder, which comes along too
 FAMILY = "Playground"
 WIDTH = 128  # of the text context
 CHANNELS = 24  # of the latents: at 64 px an ornament is one latent cell, and 4 to 8 numbers blur it

@@ -13,8 +13,8 @@ from comfy.clip_model import CLIPTextModel
 from torch import Tensor
 
 from .judge import NAMES
-from .model import TEXT, read_weights, unpacked
-from .training import autoencoder, judge, text, unet, vision
+from .model import ENCODER, TEXT, load, read_weights, unpacked
+from .training import autoencoder, judge, nested_encoder, text, unet, vision
 from .training.pictures import Pictures, pictures, told_scenes
 
 PICTURES, VAE_STEPS, TEXT_STEPS, VISION_STEPS, UNET_STEPS = 120_000, 22_500, 2500, 700, 13_500
@@ -44,6 +44,9 @@ def main(argv: list[str] | None = None) -> None:
     missing = tuple(name for name in NAMES if not (wanted.weights / f"judge-{name}.safetensors").exists())
     if missing:
         judge.train(wanted.cache, wanted.weights, missing)
+    encoder = wanted.weights / ENCODER
+    if not encoder.exists():
+        nested_encoder.train_encoder(load(wanted.weights), encoder)
 
 
 def train_unet(data: Pictures, ids: Tensor, wanted: argparse.Namespace) -> None:
