@@ -30,10 +30,13 @@ WIDEST, MOST_SITES, LONGEST = 1 << 13, 256, 64
 
 
 class NetworkShape(Protocol):
-    """A frozen dataclass of numbers and texts that a network is built from."""
+    """A frozen dataclass of numbers and names that a network is built from."""
 
-    vision: int
-    context: int
+    @property
+    def vision(self) -> int: ...
+
+    @property
+    def context(self) -> int: ...
 
     @property
     def fits(self) -> bool: ...
@@ -145,10 +148,18 @@ class NetworkKind(Generic[Shape]):
         losses = tuple(float(loss) for loss in typed(header, "losses", list))
         if not all(map(math.isfinite, losses)):
             raise ValueError("a loss is not finite")
-        texts = {name: typed(header, name, str) for name in ("family", "vision", "base", "data_hash", "key")}
-        numbers = {name: typed(header, name, int) for name in ("seed", "steps")}
-        recipe, shape = typed(header, "recipe", dict), self._shape(typed(header, "shape", dict))
-        return NetworkInfo(shape=shape, recipe=recipe, losses=losses, **texts, **numbers)
+        return NetworkInfo(
+            family=typed(header, "family", str),
+            shape=self._shape(typed(header, "shape", dict)),
+            vision=typed(header, "vision", str),
+            base=typed(header, "base", str),
+            recipe=typed(header, "recipe", dict),
+            data_hash=typed(header, "data_hash", str),
+            seed=typed(header, "seed", int),
+            steps=typed(header, "steps", int),
+            losses=losses,
+            key=typed(header, "key", str),
+        )
 
     def _shape(self, header: Mapping[str, object]) -> Shape:
         told: dict[str, Any] = {}

@@ -149,8 +149,9 @@ def test_pictures_of_one_subject_stand_side_by_side_in_any_order(playground: Pla
     for concept in (several, turned):
         node = ComposeConcepts.PREPARE_CLASS_CLONE(HIDDEN)
         placed = injected(playground, encoder, shown)[2]
-        composed = node.execute(playground.model, playground.clip, {"c": replace(placed, concept=concept)}, 1.0)
-        images.append(drawn(*composed.result, "a photo of a <it>"))
+        woven = node.execute(playground.model, playground.clip, {"c": replace(placed, concept=concept)}, 1.0)
+        model, clip = woven.result
+        images.append(drawn(model, clip, "a photo of a <it>"))
     assert torch.allclose(*images, atol=1e-4)
 
 
