@@ -73,7 +73,7 @@ def canvas_of(weights: Path) -> Canvas:
 @pytest.fixture(scope="module")
 def pictures() -> ConceptDataset:
     with torch.inference_mode():
-        return dataset_of(*read_pictures(EXAMPLE_PICTURES)[:1], 1)
+        return dataset_of(*read_pictures(EXAMPLE_PICTURES)[:1], 1).uncaptioned
 
 
 def taught(canvas: Canvas, pictures: ConceptDataset, folder: Path, wish: Wish = WISH, show=None) -> tuple[Lesson, list]:
