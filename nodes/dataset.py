@@ -57,6 +57,7 @@ class ConceptDatasetNode(io.ComfyNode):
                     optional=True,
                     multiline=True,
                     default="",
+                    placeholder="captions, a line per picture: a photo of {} on a table, next to a book",
                     tooltip="One line per picture: the folder's by name, those dropped here, then connected images. "
                     "Say where the thing is and what is beside it, not what it looks like: what a caption names is "
                     "not learned as part of the concept. 'a photo of {} on the beach, next to a ball': {} or the class "
