@@ -153,11 +153,8 @@ def main(argv: list[str]) -> int:
     limits = Thresholds(*table.once("thresholds", bench.thresholds))
     for method in METHODS:
         table.once(method, lambda method=method: bench.ours(method, limits))
-    peers = table.values.setdefault("peers", {})
     for name, captioned in LORAS.items():
-        if name not in peers:
-            peers[name] = bench.two_loras(captioned, limits)
-            table.write()
+        table.entry("peers", name, lambda captioned=captioned: bench.two_loras(captioned, limits))
     table.values["subject_style"] = max((table.values[method] for method in METHODS), key=lambda one: one["both"])
     table.write()
     show(table.values)

@@ -82,11 +82,11 @@ class Bench:
         left_out = LEFT_OUT if self.quick else ()
         return {name: make for name, make in rows.items() if name in (self.only or rows) and name not in left_out}
 
-    def peers(self) -> dict[str, dict[str, float]]:
+    def peers(self) -> dict[str, Callable[[], dict[str, float]]]:
         """How each peer that has a row was tuned."""
         peers = {PEER: lambda: self.peer, f"{PEER}{CAPTIONS}": lambda: self.captioned_peer}
-        tuned = {name: make() for name, make in peers.items() if name in (self.only or peers)}
-        return {name: {"learning_rate": one.rate, "strength": one.strength} for name, one in tuned.items()}
+        wanted = {name: peer for name, peer in peers.items() if name in (self.only or peers)}
+        return {name: partial(_tuning, peer) for name, peer in wanted.items()}
 
     def row(self, method: Method) -> dict:
         made = row(self.tunnel, self.cases, method)
@@ -103,6 +103,10 @@ class Bench:
         few = self.cases[:CURVE_INSTANCES]
         made = {f"{s:g}": row(self.tunnel, few, concept_method(timed("quick", s), scratch)) for s in CURVE}
         return {seconds: one["identity"] for seconds, one in made.items()}
+
+
+def _tuning(peer: Callable[[], Lora]) -> dict[str, float]:
+    return {"learning_rate": peer().rate, "strength": peer().strength}
 
 
 def finish(values: dict) -> None:
@@ -146,7 +150,8 @@ def run(wanted: Namespace) -> int:
         for name, make in bench.methods(Path(folder)).items():
             made = table.row(name, lambda make=make: bench.row(make()))
             print(f"{name}: identity {made['identity']:.3f}, attributes {made['attributes']:.3f}", flush=True)
-        table.once("peers", bench.peers)
+        for name, tune in bench.peers().items():
+            table.entry("peers", name, tune)
         table.once("ceiling_per_case", bench.ceiling)
         table.once("words_alone_per_case", bench.words_alone)
         if not (wanted.quick or wanted.rows):

@@ -28,6 +28,13 @@ class Table:
             self.write()
         return self.values[key]
 
+    def entry(self, group: str, name: str, make: Callable[[], Any]) -> None:
+        """The value of that name among those of a group, made only if it is not there yet."""
+        values = self.values.setdefault(group, {})
+        if name not in values:
+            values[name] = make()
+            self.write()
+
     def row(self, name: str, make: Callable[[], dict[str, Any]], column: str = "method") -> dict[str, Any]:
         """The row of that name, made only if it is not there yet."""
         rows = self.values.setdefault("rows", [])

@@ -84,17 +84,10 @@ class PlaceConcept(io.ComfyNode):
                     "prompt, the negative one too; likeness falls.",
                     advanced=True,
                 ),
-                io.Float.Input(
-                    "focus",
-                    optional=True,
-                    default=1.0,
-                    min=0.0,
-                    max=3.0,
-                    step=0.05,
-                    tooltip="How strictly the picture looks for its word: attention logits of the word times this. 1: "
+                focus_input(
+                    "How strictly the picture looks for its word: attention logits of the word times this. 1: "
                     "as the prompt has it. Higher gathers the concept where the picture already looks for it, lower "
                     "spreads it and leaves more to the rest of the prompt. Not together with a region.",
-                    advanced=True,
                 ),
             ],
             outputs=[Concept.Output("concept", tooltip="The same concept, placed.")],
@@ -209,6 +202,12 @@ def composed(
 
 def strength_input(tooltip: str) -> io.Input:
     return io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip=tooltip)
+
+
+def focus_input(tooltip: str) -> io.Input:
+    return io.Float.Input(
+        "focus", optional=True, default=1.0, min=0.0, max=3.0, step=0.05, tooltip=tooltip, advanced=True
+    )
 
 
 def _percent(name: str, default: float, tooltip: str) -> io.Input:

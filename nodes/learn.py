@@ -158,30 +158,17 @@ def _effort() -> list[io.Input]:
             "kept, so that too much does no harm; else the last. After ten steps the node says how long that takes on "
             "this machine.",
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=LARGEST_SEED,
-            control_after_generate=False,
-            tooltip="Another seed learns again and comes out slightly different.",
-        ),
+        seed_input("Another seed learns again and comes out slightly different."),
     ]
 
 
 def _overrides() -> list[io.Input]:
     return [
         whole("steps", STEPS, "0: from the budget. More steps learn more, and take longer."),
-        io.Float.Input(
-            "learning_rate",
-            optional=True,
-            default=LEARNING_RATE.default,
-            min=LEARNING_RATE.least,
-            max=LEARNING_RATE.most,
-            step=LEARNING_RATE.step,
-            tooltip="0: the method's own. Higher learns faster; too high ends in noise, and is then stopped with a "
-            "message. Of several stages it is the first one's; the others keep their ratio.",
-            advanced=True,
+        rate_input(
+            LEARNING_RATE,
+            "0: the method's own. Higher learns faster; too high ends in noise, and is then stopped with a message. Of "
+            "several stages it is the first one's; the others keep their ratio.",
         ),
         whole(
             "batch_size",
@@ -237,6 +224,24 @@ def _term(name: str, tooltip: str) -> io.Input:
     """A term of some method's loss, which other methods do not have."""
     return io.Boolean.Input(
         name, optional=True, default=True, tooltip=f"{tooltip} Other methods do not have it.", advanced=True
+    )
+
+
+def seed_input(tooltip: str) -> io.Input:
+    return io.Int.Input("seed", default=0, min=0, max=LARGEST_SEED, control_after_generate=False, tooltip=tooltip)
+
+
+def rate_input(limits: Range, tooltip: str) -> io.Input:
+    default, least, most, step = limits
+    return io.Float.Input(
+        "learning_rate",
+        optional=True,
+        default=default,
+        min=least,
+        max=most,
+        step=step,
+        tooltip=tooltip,
+        advanced=True,
     )
 
 

@@ -13,11 +13,9 @@ from torch import Tensor
 from ..personalization.comfyui.canvas import Canvas
 from ..personalization.composition import PlacedConcept
 from ..personalization.concept import word_of
-from ..personalization.library import file_name
 from ..personalization.nested_encoder.recipe import TOKENS
 from . import folders, networks
-from .compose import composed, strength_input
-from .progress import LearningProgress
+from .compose import composed, focus_input, strength_input
 from .sockets import CATEGORY, SPEAKS, Concept
 from .wiring import watch_prompt
 
@@ -79,7 +77,7 @@ class TrainNestedEncoder(io.ComfyNode):
         learning_rate: float = 0.0,
     ) -> io.NodeOutput:
         from ..personalization.comfyui.nested_encoder import EncoderCourse
-        from ..personalization.comfyui.network_course import NetworkWish, teach_network
+        from ..personalization.comfyui.network_course import NetworkWish
         from ..personalization.comfyui.vision import Vision
         from ..personalization.nested_encoder.subjects import subjects_of
 
@@ -87,9 +85,7 @@ class TrainNestedEncoder(io.ComfyNode):
         subjects = subjects_of(networks.named_folder(folder, "with pictures of many subjects of a kind"), word)
         wish = NetworkWish(seed, steps, tokens, batch_size, learning_rate)
         course = EncoderCourse(Canvas(model, clip, vae), Vision(clip_vision), subjects, wish, word)
-        progress, where = LearningProgress(), folders.all_folders(folders.ENCODERS)
-        lesson = teach_network(course, file_name(name), where, lambda step: progress(step, lambda concept: None))
-        return networks.trained(cls.hidden.unique_id, lesson, folders.ENCODERS)
+        return networks.taught(cls.hidden.unique_id, course, name, folders.ENCODERS)
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None, **inputs: object) -> list[tuple[object, ...]]:
@@ -114,7 +110,7 @@ class NestedAttentionInjector(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to draw with, of the family that the encoder is for."),
                 io.Clip.Input("clip", tooltip="Its CLIP; every prompt with the word must come from our output."),
-                networks.file_input("encoder", folders.ENCODERS, NODE, NODE),
+                networks.file_input("encoder", folders.ENCODERS, NODE),
                 io.ClipVision.Input("clip_vision", tooltip="The one that the encoder was trained with."),
                 io.Image.Input(
                     "images",
@@ -134,17 +130,10 @@ class NestedAttentionInjector(io.ComfyNode):
                     tooltip="What it is. The word reads as this at strength 0. Empty: what the encoder was trained on.",
                 ),
                 strength_input("0: its class word alone. 1: as trained. Higher insists on the picture."),
-                io.Float.Input(
-                    "focus",
-                    optional=True,
-                    default=1.0,
-                    min=0.0,
-                    max=3.0,
-                    step=0.05,
-                    tooltip="The paper's lambda: attention logits of the word times this. 1: as the prompt has it. "
+                focus_input(
+                    "The paper's lambda: attention logits of the word times this. 1: as the prompt has it. "
                     "Higher gathers the subject where the picture already looks for it, lower leaves more to the rest "
                     "of the prompt.",
-                    advanced=True,
                 ),
             ],
             outputs=[

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..personalization.library import file_name
 from ..personalization.network_training import BATCH_SIZE, LEARNING_RATE, STEPS
 from ..personalization.pictures import PictureError
 from ..personalization.recipe import Range
 from . import folders
-from .learn import LARGEST_SEED, whole
+from .learn import rate_input, seed_input, whole
 from .pictures import folder_of
+from .progress import LearningProgress
 
 # What they run is imported where it runs: ComfyUI's start need not wait for it.
 if TYPE_CHECKING:
-    from ..personalization.comfyui.network_course import NetworkLesson
+    from ..personalization.comfyui.network_course import NetworkCourse
 
 log = logging.getLogger("concept_loom")
 
@@ -47,35 +49,19 @@ def training_inputs(name: str, tokens: Range, told: str) -> list[io.Input]:
     """`told` is the tooltip of `tokens`."""
     return [
         io.String.Input("name", default=name, tooltip="The file's name. A name that is taken gets a number."),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=LARGEST_SEED,
-            control_after_generate=False,
-            tooltip="Another seed trains again and comes out slightly different.",
-        ),
+        seed_input("Another seed trains again and comes out slightly different."),
         whole("steps", STEPS, "0: as many as the model's family usually takes. More learn more, take longer."),
         whole("tokens", tokens, told),
         whole("batch_size", BATCH_SIZE, "0: the family's own. More learn more steadily and need more memory."),
-        io.Float.Input(
-            "learning_rate",
-            optional=True,
-            default=LEARNING_RATE.default,
-            min=LEARNING_RATE.least,
-            max=LEARNING_RATE.most,
-            step=LEARNING_RATE.step,
-            tooltip="0: the family's own. Higher learns faster; too high ends in noise.",
-            advanced=True,
-        ),
+        rate_input(LEARNING_RATE, "0: the family's own. Higher learns faster; too high ends in noise."),
     ]
 
 
-def file_input(name: str, kind: str, node: str, what: str) -> io.Input:
+def file_input(name: str, kind: str, node: str) -> io.Input:
     return io.Combo.Input(
         name,
         options=folders.known_files(kind),
-        tooltip=f"Files of {node} in models/{kind} and output/{kind}. Press R to refresh the list, or connect {what}.",
+        tooltip=f"Files of {node} in models/{kind} and output/{kind}. Press R to refresh the list, or connect {node}.",
     )
 
 
@@ -96,7 +82,11 @@ def state_of_folder(node: str, folder: str | None, patterns: Iterable[str]) -> l
     return [(cancelled[node],), *((file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())]
 
 
-def trained(node: str, lesson: NetworkLesson, kind: str) -> io.NodeOutput:
+def taught(node: str, course: NetworkCourse, name: str, kind: str) -> io.NodeOutput:
+    from ..personalization.comfyui.network_course import teach_network
+
+    progress, where = LearningProgress(), folders.all_folders(kind)
+    lesson = teach_network(course, file_name(name), where, lambda step: progress(step, lambda concept: None))
     if not lesson.finished:
         cancelled[node] += 1
     file = folders.name_of(lesson.path, kind)

@@ -13,10 +13,8 @@ from torch import Tensor
 from ..personalization.comfyui.canvas import Canvas
 from ..personalization.composition import PlacedConcept
 from ..personalization.concept import word_of
-from ..personalization.library import file_name
 from ..personalization.towers.recipe import TOKENS
 from . import folders, networks
-from .progress import LearningProgress
 from .sockets import CATEGORY, SPEAKS, Concept
 
 NODE = "Train Towers"
@@ -68,7 +66,7 @@ class TrainTowers(io.ComfyNode):
         batch_size: int = 0,
         learning_rate: float = 0.0,
     ) -> io.NodeOutput:
-        from ..personalization.comfyui.network_course import NetworkWish, teach_network
+        from ..personalization.comfyui.network_course import NetworkWish
         from ..personalization.comfyui.towers import TowersCourse
         from ..personalization.comfyui.vision import Vision
         from ..personalization.towers.triplets import users_of
@@ -76,9 +74,7 @@ class TrainTowers(io.ComfyNode):
         users = users_of(networks.named_folder(folder, "whose sub-folders hold pictures of one style each"))
         wish = NetworkWish(seed, steps, tokens, batch_size, learning_rate)
         course = TowersCourse(Canvas(model, clip, vae), Vision(clip_vision), users, wish)
-        progress, where = LearningProgress(), folders.all_folders(folders.TOWERS)
-        lesson = teach_network(course, file_name(name), where, lambda step: progress(step, lambda concept: None))
-        return networks.trained(cls.hidden.unique_id, lesson, folders.TOWERS)
+        return networks.taught(cls.hidden.unique_id, course, name, folders.TOWERS)
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None, **inputs: object) -> list[tuple[object, ...]]:
@@ -100,7 +96,7 @@ class TowerEncoder(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to draw with, of the family that the towers were made for."),
                 io.ClipVision.Input("clip_vision", tooltip="The one that the towers were trained with."),
-                networks.file_input("towers", folders.TOWERS, NODE, NODE),
+                networks.file_input("towers", folders.TOWERS, NODE),
                 io.Image.Input(
                     "history",
                     tooltip="Pictures made in the wanted style, as one batch or as a list of any sizes. More of them "

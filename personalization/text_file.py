@@ -5,6 +5,14 @@ from __future__ import annotations
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
+CLASS_WORD = "class_word.txt"  # in a folder of pictures, where the folders beside it are not all of one class
+
+
+def class_word_in(folder: Path, otherwise: str) -> str:
+    """What the folder's pictures show, by its own note or else as all the others do; ValueError as in `read_text`."""
+    note = folder / CLASS_WORD
+    return read_text(note).strip() if note.is_file() else otherwise
+
 
 def read_text(path: Path) -> str:
     """The text of a file in UTF-8, or in UTF-16 as its mark says; ValueError where it is neither or cannot be read."""

@@ -18,7 +18,7 @@ from ..dataset import ConceptDataset, dataset_of
 from ..doctor import examine
 from ..library import file_name
 from ..pictures import files_of, read_pictures
-from ..text_file import read_text
+from ..text_file import class_word_in
 from ..wish import Wish
 from .canvas import Canvas
 from .lesson import teach
@@ -28,7 +28,6 @@ log = logging.getLogger("concept_loom")
 
 TOLD = (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError)  # with a sentence of their own
 SYSTEMS_OWN = ("__MACOSX", "@eaDir")  # what a Mac's archives and a NAS put beside folders
-CLASS_WORD = "class_word.txt"  # in a concept's folder, where they are not all of one class
 
 
 class Outcome(NamedTuple):
@@ -110,8 +109,7 @@ def _names(folders: Iterable[Path]) -> str:
 
 
 def _wish_for(folder: Path, wish: Wish) -> Wish:
-    note = folder / CLASS_WORD
-    word = read_text(note).strip() if note.is_file() else wish.class_word
+    word = class_word_in(folder, wish.class_word)
     return replace(wish, placeholder=wish.placeholder or file_name(folder.resolve().name), class_word=word)
 
 

@@ -237,9 +237,9 @@ def _about_captions(recipe: Recipe, role: str, dataset: ConceptDataset) -> Itera
     captioned, pictures = sum(bool(picture.caption) for picture in dataset.pictures), len(dataset.pictures)
     if recipe.captions and recipe.rank and role == "subject" and captioned < pictures:
         yield (
-            f"{captioned or 'None'} of {pictures} pictures has a caption. Captions that say where the subject is and "
-            "what is beside it, not what it looks like, keep these out of the concept and bring it nearer; write them "
-            "on Concept Dataset, a line per picture."
+            f"{captioned or 'None'} of {pictures} pictures {'have' if captioned > 1 else 'has'} a caption. Captions "
+            "say where the subject is and what is beside it, not what it looks like; on the playground they bring it "
+            "nearer and keep more of the prompt. Write them on Concept Dataset, a line per picture."
         )
     if not recipe.captions and captioned:
         yield (

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import comfy.model_management as host
 import comfy.model_patcher
@@ -50,16 +50,6 @@ class NetworkWish:
         return replace(own, **{name: number for name, number in asked.items() if number})
 
 
-class Data(Protocol):
-    """Pictures read for training; `unread` has a sentence for each file that could not be."""
-
-    @property
-    def hash(self) -> str: ...
-
-    @property
-    def unread(self) -> tuple[str, ...]: ...
-
-
 class Taught(NamedTuple):
     """What training gave, and sentences about it."""
 
@@ -88,7 +78,7 @@ class NetworkCourse(ABC):
     recipes: ClassVar[Mapping[str, NetworkRecipe]]  # by family
     canvas: Canvas
     vision: Vision
-    data: Any  # a Data; the course of a kind knows which
+    data: Any  # the kind's own: pictures, with their `hash`, and `unread`, a sentence for each file that is none
     wish: NetworkWish
 
     @abstractmethod

@@ -17,11 +17,10 @@ from torch import Generator, Tensor
 
 from ..dataset import view
 from ..pictures import Picture, PictureError, files_of, read_pictures
-from ..text_file import read_text
+from ..text_file import class_word_in
 
 LEAST = 2  # subjects: of a single one an encoder would learn nothing but that one
 SMALLEST = 0.6  # share of a side that a crop keeps at least
-CLASS_WORD = "class_word.txt"  # in a sub-folder: what it shows, where that is not what the rest shows
 
 
 class Subject(NamedTuple):
@@ -52,8 +51,7 @@ def subjects_of(folder: Path, class_word: str) -> Subjects:
         pictures, sentences = read_pictures(files_of(inside))
         unread = (*unread, *sentences)
         if pictures:
-            own = inside / CLASS_WORD
-            word = read_text(own).strip() if own.is_file() else class_word
+            word = class_word_in(inside, class_word)
             found.append(Subject(word, tuple(sorted(pictures, key=lambda picture: picture.hash))))
     if len(found) < LEAST:
         raise PictureError(

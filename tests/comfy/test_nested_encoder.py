@@ -24,16 +24,15 @@ from concept_loom.personalization.nested_encoder.recipe import EncoderRecipe
 from concept_loom.personalization.nested_encoder.subjects import Views, subjects_of
 from concept_loom.personalization.nested_encoder.training import EncoderTask, train
 from concept_loom.playground.judge import load_judge
-from concept_loom.playground.model import CHANNELS, Playground, load_clip_vision
+from concept_loom.playground.model import Playground, load_clip_vision
 from concept_loom.playground.model import load as load_playground
 from concept_loom.playground.world import PROMPTS, draw_scene, render
 from concept_loom.tests.scratch_weights import write_scratch_weights
 from PIL import Image
 from torch import Tensor
 
-import nodes
-
 from . import tiny
+from .networks import drawn, pictures, use_own_folders
 
 HIDDEN = {"hidden_inputs": {}}
 
@@ -57,10 +56,7 @@ def mugs(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
-    for kind in ("concepts", "concept_encoders"):
-        own = [str(tmp_path / "models" / kind), str(tmp_path / "output" / kind)]
-        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, (own, {".safetensors"}))
+    use_own_folders("concept_encoders", tmp_path, monkeypatch)
 
 
 def trained(playground: Playground, folder: Path, **inputs: object) -> str:
@@ -91,24 +87,11 @@ def injected(playground: Playground, encoder: str, images: Tensor, word: str = "
         ).result
 
 
-def drawn(model, clip, text: str, steps: int = 2) -> Tensor:
-    latent = {"samples": torch.zeros(1, CHANNELS, 8, 8)}
-    with torch.inference_mode():
-        asked, empty = (nodes.CLIPTextEncode().encode(clip, one)[0] for one in (text, ""))
-        return nodes.KSampler().sample(model, 1, steps, 4.0, "euler", "normal", asked, empty, latent)[0]["samples"]
-
-
 def listening(model) -> list:
     told: list = []
     options = model.model_options["transformer_options"]
     options["concept_loom"] = replace(options["concept_loom"], listeners={"it": told.append})
     return told
-
-
-def pictures(seed: int, count: int) -> Tensor:
-    rng = np.random.default_rng(seed)
-    images = [render(draw_scene(rng, style="photo")).image for _ in range(count)]
-    return torch.from_numpy(np.stack(images)).float() / 255
 
 
 def test_from_a_folder_to_a_sampled_picture(playground: Playground, mugs: Path) -> None:

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import comfy.model_management as host
-import folder_paths
 import numpy as np
 import pytest
 import torch
@@ -24,15 +23,14 @@ from concept_loom.personalization.towers.networks import untrained
 from concept_loom.personalization.towers.recipe import TowersRecipe
 from concept_loom.personalization.towers.training import TowersTask, train
 from concept_loom.personalization.towers.triplets import Triplets, users_of
-from concept_loom.playground.model import CHANNELS, Playground, load_clip_vision
+from concept_loom.playground.model import Playground, load_clip_vision
 from concept_loom.playground.model import load as load_playground
 from concept_loom.playground.world import draw_scene, render
 from concept_loom.tests.scratch_weights import write_scratch_weights
 from PIL import Image
 
-import nodes
-
 from . import tiny
+from .networks import drawn, pictures, use_own_folders
 
 STYLES = ("sketch", "neon")
 
@@ -57,10 +55,7 @@ def users(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
-    for kind in ("concepts", "concept_towers"):
-        own = [str(tmp_path / "models" / kind), str(tmp_path / "output" / kind)]
-        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, (own, {".safetensors"}))
+    use_own_folders("concept_towers", tmp_path, monkeypatch)
 
 
 def trained(playground: Playground, folder: Path, **inputs: object) -> str:
@@ -83,19 +78,6 @@ def encoded(playground: Playground, towers: str, history: torch.Tensor, referenc
             [playground.model], [playground.clip_vision], [towers], [history], [reference], **words
         )
     return node.result
-
-
-def drawn(model, clip, text: str, steps: int = 2) -> torch.Tensor:
-    latent = {"samples": torch.zeros(1, CHANNELS, 8, 8)}
-    with torch.inference_mode():
-        asked, empty = (nodes.CLIPTextEncode().encode(clip, one)[0] for one in (text, ""))
-        return nodes.KSampler().sample(model, 1, steps, 4.0, "euler", "normal", asked, empty, latent)[0]["samples"]
-
-
-def pictures(seed: int, count: int) -> torch.Tensor:
-    rng = np.random.default_rng(seed)
-    images = [render(draw_scene(rng, style="mosaic")).image for _ in range(count)]
-    return torch.from_numpy(np.stack(images)).float() / 255
 
 
 def test_from_a_folder_to_a_sampled_picture(playground: Playground, users: Path) -> None:

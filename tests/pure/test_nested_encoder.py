@@ -12,11 +12,12 @@ from concept_loom.personalization.nested_encoder.file import ENCODERS, EncoderFi
 from concept_loom.personalization.nested_encoder.network import EncoderShape, NestedEncoder, untrained
 from concept_loom.personalization.nested_encoder.recipe import EncoderRecipe
 from concept_loom.personalization.nested_encoder.spoken import spoken
-from concept_loom.personalization.nested_encoder.subjects import CLASS_WORD, Sizes, Views, subjects_of, views_of
+from concept_loom.personalization.nested_encoder.subjects import Sizes, Views, subjects_of, views_of
 from concept_loom.personalization.nested_encoder.training import Draw, EncoderRun, EncoderTask, Trained, train
 from concept_loom.personalization.parts import NestedValues
 from concept_loom.personalization.pictures import PictureError
 from concept_loom.personalization.refusal import ConceptFileError
+from concept_loom.personalization.text_file import CLASS_WORD
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
