@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 def node_classes() -> list[type[io.ComfyNode]]:
     from . import folders, routes
+    from .captions import CaptionPictures
     from .check import CheckComfyUI
     from .compose import ComposeConcepts, PlaceConcept
     from .dataset import ConceptDatasetNode
@@ -23,6 +24,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
     return [
         LoadPlaygroundModel,
         ConceptDatasetNode,
+        CaptionPictures,
         LearnConcept,
         SaveConcept,
         LoadConcept,

@@ -58,7 +58,8 @@ class ConceptDatasetNode(io.ComfyNode):
                     multiline=True,
                     default="",
                     placeholder="captions, a line per picture: a photo of {} on a table, next to a book",
-                    tooltip="One line per picture: the folder's by name, those dropped here, then connected images. "
+                    tooltip="One line per picture: the folder's by name, those dropped here, then connected images; or each behind its "
+                    "picture's name, as Caption Pictures gives them. "
                     "Say where the thing is and what is beside it, not what it looks like: what a caption names is "
                     "not learned as part of the concept. 'a photo of {} on the beach, next to a ball': {} or the class "
                     "word is where the concept stands. Empty: 'a photo of <mug>' and the like.",
@@ -83,7 +84,7 @@ class ConceptDatasetNode(io.ComfyNode):
                 ),
             ],
             outputs=[
-                DatasetSocket.Output("dataset", tooltip="For Learn Concept."),
+                DatasetSocket.Output("dataset", tooltip="For Learn Concept; Caption Pictures may stand between."),
                 io.String.Output("report", tooltip="What was read and held out, and what to improve."),
                 io.Image.Output(
                     "preview",

@@ -122,8 +122,14 @@ def _picture(name: str, pixels: Tensor, mask: Tensor | None) -> Picture:
 
 
 def captioned(found: Given, lines: Sequence[str]) -> tuple[Picture, ...]:
-    """An empty line leaves a picture the caption that stands beside its file."""
-    pictures = found.pictures
+    """By name, where every line begins with one as in "mug.jpg: a photo of {}", else in the pictures' order.
+
+    An empty line leaves a picture the caption that stands beside its file.
+    """
+    pictures, written = found.pictures, list(filter(str.strip, lines))
+    named = _by_name(written, (picture.name for picture in pictures))
+    if len(named) == len(written):
+        return tuple(replace(one, caption=named.get(one.name) or one.caption) for one in pictures)
     if lines and found.unread:
         raise ValueError(
             f"Captions belong to pictures by their order, and not all could be read. {' '.join(found.unread)} "
@@ -136,3 +142,8 @@ def captioned(found: Given, lines: Sequence[str]) -> tuple[Picture, ...]:
         )
     lines = [*(line.strip() for line in lines), *[""] * (len(pictures) - len(lines))]
     return tuple(replace(one, caption=line or one.caption) for one, line in zip(pictures, lines, strict=True))
+
+
+def _by_name(lines: Iterable[str], names: Iterable[str]) -> dict[str, str]:
+    parted, known = [line.partition(":") for line in lines], set(names)
+    return {name.strip(): caption.strip() for name, _, caption in parted if name.strip() in known}

@@ -70,6 +70,10 @@ class ConceptDataset:
         """The same pictures and split for a method that reads no captions."""
         return replace(self, pictures=tuple(replace(picture, caption="") for picture in self.pictures))
 
+    def captions(self) -> tuple[str, ...]:
+        """A line for each picture, behind its name and in the order of these."""
+        return tuple(f"{one.name}: {one.caption}" for one in sorted(self.pictures, key=lambda one: one.name))
+
     def report(self) -> tuple[str, ...]:
         """What was read, masked, captioned, held out and left out, a sentence each."""
         masked = sum(picture.mask is not None for picture in self.pictures)

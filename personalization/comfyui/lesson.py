@@ -239,7 +239,8 @@ def _about_captions(recipe: Recipe, role: str, dataset: ConceptDataset) -> Itera
         yield (
             f"{captioned or 'None'} of {pictures} pictures {'have' if captioned > 1 else 'has'} a caption. Captions "
             "say where the subject is and what is beside it, not what it looks like; on the playground they bring it "
-            "nearer and keep more of the prompt. Write them on Concept Dataset, a line per picture."
+            "nearer and keep more of the prompt. Put Caption Pictures between Concept Dataset and this node, or write "
+            "them on Concept Dataset."
         )
     if not recipe.captions and captioned:
         yield (

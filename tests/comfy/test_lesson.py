@@ -558,7 +558,7 @@ def test_captions_that_would_help_and_are_missing_are_told(canvas, pictures, tmp
         (WISH, pictures, ""),
     ):
         lesson, _ = taught(canvas, dataset, tmp_path, wish)
-        found = [sentence for sentence in lesson.sentences if "a line per picture" in sentence]
+        found = [sentence for sentence in lesson.sentences if "Put Caption Pictures between" in sentence]
         assert len(found) == bool(count) and (not count or found[0].startswith(count))
 
 

@@ -71,7 +71,7 @@ def test_a_released_workflow_converts_to_the_same_inputs_and_runs(
 
 
 def test_the_newest_golden_workflow_names_every_node_and_input(client: Client) -> None:
-    used = {one["class_type"]: one["inputs"] for one in read(DATA / "prompt_v4.json").values()}
+    used = {one["class_type"]: one["inputs"] for one in read(DATA / "prompt_v5.json").values()}
     for key, info in client.get("/object_info").items():
         if info["category"] == "Concept Loom":
             named = {name.partition(".")[0] for name in used[key]}
