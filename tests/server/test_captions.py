@@ -51,5 +51,7 @@ def test_bare_pictures_are_captioned_and_learned_under_these(
 
 def test_captions_that_are_there_stay(client: Client) -> None:
     """The example's pictures have some."""
-    (text,) = client.run({**learning(dataset=["4", 0]), **captioning(), **drawing(["3", 0])})["4"]["text"]
+    prompt = {**learning(), **captioning(), **drawing(["3", 0])}
+    prompt["3"]["inputs"]["dataset"] = ["4", 0]
+    (text,) = client.run(prompt)["4"]["text"]
     assert text.startswith("All 5 pictures had captions") and "next to" in text
