@@ -45,8 +45,8 @@ class CaptionPictures(io.ComfyNode):
                     "class_word",
                     default="",
                     placeholder="mug",
-                    tooltip="What the pictures show, as on Learn Concept: mug, stuffed toy. The model is asked what is "
-                    "around that. For a style its kind (watercolor), or empty.",
+                    tooltip="What the pictures show, as on Learn Concept: mug, stuffed toy; the model is asked what is "
+                    "around that. For a style its kind (watercolor). Empty: it finds somewhat less.",
                 ),
                 io.Combo.Input(
                     "role",

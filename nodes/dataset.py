@@ -58,11 +58,11 @@ class ConceptDatasetNode(io.ComfyNode):
                     multiline=True,
                     default="",
                     placeholder="captions, a line per picture: a photo of {} on a table, next to a book",
-                    tooltip="One line per picture: the folder's by name, those dropped here, then connected images; or each behind its "
-                    "picture's name, as Caption Pictures gives them. "
-                    "Say where the thing is and what is beside it, not what it looks like: what a caption names is "
-                    "not learned as part of the concept. 'a photo of {} on the beach, next to a ball': {} or the class "
-                    "word is where the concept stands. Empty: 'a photo of <mug>' and the like.",
+                    tooltip="One line per picture: the folder's by name, those dropped here, then connected images; or "
+                    "each behind its picture's name, as Caption Pictures gives them. Say where the thing is and what "
+                    "is beside it, not what it looks like: what a caption names is not learned as part of the concept. "
+                    "'a photo of {} on the beach, next to a ball': {} or the class word is where the concept stands. "
+                    "Empty: 'a photo of <mug>' and the like.",
                 ),
                 io.Combo.Input(
                     "holdout",

@@ -48,10 +48,10 @@ def caption_of(phrases: Sequence[str], role: str) -> str:
 
 
 def prompt_of(phrases: Sequence[str], class_word: str, role: str) -> str:
-    """The same without the concept, for a model that does not know it."""
+    """The same without the concept, for a model that does not know it; without a class word "a photo in the snow"."""
     if role == "style":
         return ", ".join(filter(None, (*phrases, class_word and f"{class_word} style")))
-    return caption_of(phrases, role).replace("{}", class_word)
+    return caption_of(phrases, role).replace("{}" if class_word else " of {}", class_word)
 
 
 def groups_of(text: str, family: str, role: str) -> Groups:

@@ -34,16 +34,12 @@ def captioned(
 ) -> ConceptDataset:
     """`dataset` with a caption for each picture that had none, of `phrases` or of the family's own (surroundings.py).
 
-    ValueError where a subject has no class word, MemoryError where there is too little for a single prediction.
+    The class word may be empty; somewhat more is then left unsaid. MemoryError where there is too little memory for a
+    single prediction.
     """
     with torch.inference_mode(False):
         base, class_word = canvas.base(), class_word.strip()
         refuse_unknown_role(role)
-        if not class_word and role != "style":
-            raise ValueError(
-                "No class word was given; the model is asked what is around that thing. Say what it is in a word or "
-                "two, such as mug or stuffed toy."
-            )
         groups, bare = groups_of(phrases, base.family, role), [one for one in dataset.pictures if not one.caption]
         if not bare:
             return dataset

@@ -137,6 +137,7 @@ def test_a_caption_has_the_concepts_place_and_its_prompt_the_class_instead() -> 
     assert caption_of(found, "subject") == "a photo of {} on grass, next to a dog"
     assert prompt_of(found, "stuffed toy", "both") == "a photo of stuffed toy on grass, next to a dog"
     assert caption_of((), "subject") == "a photo of {}"
+    assert prompt_of(found, "", "both") == "a photo on grass, next to a dog" and prompt_of((), "", "both") == "a photo"
     assert caption_of(("a horse", "on grass"), "style") == "a horse, on grass, {}"
     assert prompt_of(("a horse",), "", "style") == "a horse"
     assert prompt_of(("a horse",), "watercolor", "style") == "a horse, watercolor style"
