@@ -26,7 +26,7 @@ from ..playground.scores import leaks
 from ..playground.world import PROMPTS
 from .finetuned import RANK, SIZE, finetuned
 from .kept import Kept
-from .made import Made, Method, concept_method, of, row, taking
+from .made import Captions, Made, Method, concept_method, of, row, taking
 from .statistics import closed_share, paired_interval
 from .table import Table, fingerprint, print_table
 from .wind_tunnel import Case, Sampled, Tunnel, before, cases
@@ -43,7 +43,7 @@ class Ablation(NamedTuple):
     recipe: Recipe | None
     setting: str = VARIED
     against: str = ""
-    captioned: bool = False  # learned from pictures with captions
+    captions: Captions = Captions.NONE
 
 
 def ablations(steps: int) -> dict[str, Ablation]:
@@ -62,9 +62,9 @@ def ablations(steps: int) -> dict[str, Ablation]:
         "class word, finetuned base": Ablation(None, FINETUNED, "class word"),
         "quick, finetuned base": Ablation(quick, FINETUNED, "quick"),
         "staged fast": Ablation(fast),
-        "staged fast, captions, all stages": Ablation(fast, against="staged fast", captioned=True),
+        "staged fast, captions, all stages": Ablation(fast, against="staged fast", captions=Captions.WRITTEN),
         "staged fast, captions": Ablation(
-            fast.captioned(), against="staged fast, captions, all stages", captioned=True
+            fast.captioned(), against="staged fast, captions, all stages", captions=Captions.WRITTEN
         ),
         "staged fast, soft masks": Ablation(replace(fast, soft_masks=True), against="staged fast"),
         "staged fast, attractor": Ablation(replace(fast, attractor=True), against="staged fast"),
@@ -130,7 +130,7 @@ class Bench:
     def method(self, ablation: Ablation) -> Method:
         used_on = finetuned(self.tunnel.playground.model) if ablation.setting == FINETUNED else None
         if ablation.recipe:
-            return concept_method(ablation.recipe, self.scratch, used_on, ablation.captioned)
+            return concept_method(ablation.recipe, self.scratch, used_on, ablation.captions)
         return lambda tunnel, case: Made(tunnel.sample(case, case.class_word, used_on))
 
     def leak(self, case: Case, sampled: Sampled) -> dict[str, float]:

@@ -3,6 +3,7 @@
 Kept are the crop's identity and the picture's style where their likeness to real pictures is above the judge's own
 equal-error threshold. The peer is two of ComfyUI's Train LoRA, stacked, with rate and strength tuned as in `methods`.
 Rows with captions learn from pictures that say what they show: of the subject where it is, of the style what it is of.
+Captions are written, or the model's own (Caption Pictures).
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ from ..playground.world import PROMPTS, Scene, Setting, Style, describe, draw_in
 from .core_lora import RARE, Lesson, Lora, tuned
 from .judging import QUICK, figures
 from .kept import Kept
-from .made import learned_by, learned_subject, timed
-from .methods import CAPTIONS, SECONDS
+from .made import Captions, learned_by, learned_subject, timed
+from .methods import SECONDS
 from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import SPLIT, TRAINING, Case, Sampled, Tunnel, cases, setting_of
 
-METHODS = ("quick", "staged fast", f"staged fast{CAPTIONS}")
-LORAS = {"two_loras": False, f"two_loras{CAPTIONS}": True}  # peers: from pictures with captions or without
+METHODS = {
+    f"{method}{captions.value}": (method, captions)
+    for method, captions in (("quick", Captions.NONE), *(("staged fast", captions) for captions in Captions))
+}
+LORAS = {f"two_loras{captions.value}": captions for captions in (Captions.NONE, Captions.WRITTEN)}
 PAIRS, QUICK_PAIRS = 8, 3
 LOOK, RARE_LOOK = "look", "zxv"
 SHOWN = 8  # real pictures of a style to compare with
@@ -109,19 +113,21 @@ class Bench:
         return self._scores([self._stacked(pair, lora) for pair in self.pairs], limits)
 
     def _woven(self, pair: Pair, method: str) -> Sampled:
-        captioned = method.endswith(CAPTIONS)
-        recipe = timed(method.removesuffix(CAPTIONS), SECONDS)
-        subject = learned_subject(recipe.captioned() if captioned else recipe, self.tunnel, pair.case, captioned)
-        composition = (as_recommended(subject), as_recommended(self._style(pair, recipe.method, captioned)))
+        name, captions = METHODS[method]
+        recipe = timed(name, SECONDS)
+        recipe = recipe if captions is Captions.NONE else recipe.captioned()
+        subject = learned_subject(recipe, self.tunnel, pair.case, captions)
+        composition = (as_recommended(subject), as_recommended(self._style(pair, name, captions)))
         model = weave_model(self.tunnel.playground.model, composition)
         clip = weave_clip(self.tunnel.playground.clip, composition)
         return self.tunnel.sample(pair.case, f"<{subject.info.placeholder}>", model, clip)
 
-    def _style(self, pair: Pair, method: str, captioned: bool) -> Concept:
-        captions = pair.captions("{}") if captioned else [""] * len(pair.training)
-        shown = zip(pair.training, captions, strict=True)
+    def _style(self, pair: Pair, method: str, captions: Captions) -> Concept:
+        written = pair.captions("{}") if captions is Captions.WRITTEN else [""] * len(pair.training)
+        shown = zip(pair.training, written, strict=True)
         dataset = dataset_of([Picture(f"{i}", pixels, caption=said) for i, (pixels, said) in enumerate(shown)])
-        return learned_by(timed(method, SECONDS, "style"), self.tunnel, dataset, (LOOK, "", "style"), pair.case.seed)
+        recipe, words = timed(method, SECONDS, "style"), (LOOK, "", "style")
+        return learned_by(recipe, self.tunnel, dataset, words, pair.case.seed, captions)
 
     def _stacked(self, pair: Pair, lora: Lora) -> Sampled:
         subject = lora.train(self.tunnel, pair.case).weights
@@ -153,8 +159,8 @@ def main(argv: list[str]) -> int:
     limits = Thresholds(*table.once("thresholds", bench.thresholds))
     for method in METHODS:
         table.once(method, lambda method=method: bench.ours(method, limits))
-    for name, captioned in LORAS.items():
-        table.entry("peers", name, lambda captioned=captioned: bench.two_loras(captioned, limits))
+    for name, captions in LORAS.items():
+        table.entry("peers", name, lambda captions=captions: bench.two_loras(captions is Captions.WRITTEN, limits))
     table.values["subject_style"] = max((table.values[method] for method in METHODS), key=lambda one: one["both"])
     table.write()
     show(table.values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ..personalization.checkpoint import save
 from ..personalization.comfyui.canvas import Canvas, latents_of
+from ..personalization.comfyui.captions import captioned
 from ..personalization.comfyui.concept_clip import weave_clip
 from ..personalization.comfyui.nested_encoder import encoded_concept
 from ..personalization.comfyui.patch import weave_model
@@ -30,6 +32,14 @@ from .kept import Took, key_of
 from .wind_tunnel import Case, Sampled, Tunnel
 
 Words = tuple[str, str, str]  # placeholder, class word, role
+
+
+class Captions(Enum):
+    """Who says what the pictures that are learned from show; the value stands behind the name of a row."""
+
+    NONE = ""
+    WRITTEN = ", captions"
+    MODELS = ", model's captions"  # Caption Pictures, in the seconds of learning
 
 
 class Cost(NamedTuple):
@@ -59,15 +69,13 @@ def full_caption(tunnel: Tunnel, case: Case) -> Made:
 
 
 def concept_method(
-    recipe: Recipe, scratch: Path, used_on: ModelPatcher | None = None, captioned: bool = False
+    recipe: Recipe, scratch: Path, used_on: ModelPatcher | None = None, captions: Captions = Captions.NONE
 ) -> Method:
-    """Learns a subject on the playground, and draws it there or on the model `used_on`.
-
-    `captioned`: from pictures with captions.
-    """
+    """Learns a subject on the playground, and draws it there or on the model `used_on`."""
 
     def make(tunnel: Tunnel, case: Case) -> Made:
-        concept, took = learned(recipe, tunnel, case.dataset(captioned), _words(case), case.seed)
+        dataset = case.dataset(captions is Captions.WRITTEN)
+        concept, took = learned(recipe, tunnel, dataset, _words(case), case.seed, captions)
         save(concept, scratch / "concept.safetensors")
         file_bytes = (scratch / "concept.safetensors").stat().st_size
         cost = Cost(*took, trained_parameters(concept, recipe), file_bytes)
@@ -100,34 +108,55 @@ def drawn(
     return tunnel.sample(case, noun or f"<{placed.word}>", woven, weave_clip(tunnel.playground.clip, (placed,)))
 
 
-def learned_subject(recipe: Recipe, tunnel: Tunnel, case: Case, captioned: bool = False) -> Concept:
-    return learned_by(recipe, tunnel, case.dataset(captioned), _words(case), case.seed)
+def learned_subject(recipe: Recipe, tunnel: Tunnel, case: Case, captions: Captions = Captions.NONE) -> Concept:
+    dataset = case.dataset(captions is Captions.WRITTEN)
+    return learned_by(recipe, tunnel, dataset, _words(case), case.seed, captions)
 
 
 def _words(case: Case) -> Words:
     return "it", case.class_word, "subject"
 
 
-def learned_by(recipe: Recipe, tunnel: Tunnel, dataset: ConceptDataset, words: Words, seed: int) -> Concept:
-    """What Learn Concept does between its sockets, without a graph."""
-    return learned(recipe, tunnel, dataset, words, seed)[0]
+def learned_by(
+    recipe: Recipe,
+    tunnel: Tunnel,
+    dataset: ConceptDataset,
+    words: Words,
+    seed: int,
+    captions: Captions = Captions.NONE,
+) -> Concept:
+    """What Learn Concept does between its sockets, without a graph, or with Caption Pictures before it."""
+    return learned(recipe, tunnel, dataset, words, seed, captions)[0]
 
 
-def learned(recipe: Recipe, tunnel: Tunnel, dataset: ConceptDataset, words: Words, seed: int) -> tuple[Concept, Took]:
+def learned(
+    recipe: Recipe,
+    tunnel: Tunnel,
+    dataset: ConceptDataset,
+    words: Words,
+    seed: int,
+    captions: Captions = Captions.NONE,
+) -> tuple[Concept, Took]:
     began = time.perf_counter()
     canvas = Canvas(tunnel.playground.model, tunnel.playground.clip, tunnel.playground.vae)
     base = canvas.base()
     latents = latents_of(canvas, dataset, base)
 
     def make() -> tuple[Concept, Took]:
+        shown, own = latents, recipe
+        if captions is Captions.MODELS:
+            asking = time.perf_counter()
+            shown = latents_of(canvas, captioned(canvas, dataset, *words[1:]), base)
+            left = max(recipe.seconds - (time.perf_counter() - asking), 0.0)
+            own = replace(recipe, seconds=left)
         with training_session(canvas.model, canvas.clip) as session:
-            beginning = Beginning(session.encoder, base, recipe, *words, denoiser=session.denoiser, latents=latents)
+            beginning = Beginning(session.encoder, base, own, *words, denoiser=session.denoiser, latents=shown)
             concept = learn(task_of(beginning, seed)).concept
         return concept, Took(time.perf_counter() - began, concept.info.steps)
 
-    return tunnel.kept.concept(
-        key_of(base.fingerprint, recipe.as_header(), words, seed, latents.captions, *latents.train), make
-    )
+    asked = (captions.value,) if captions is Captions.MODELS else ()
+    key = key_of(base.fingerprint, recipe.as_header(), words, seed, latents.captions, *asked, *latents.train)
+    return tunnel.kept.concept(key, make)
 
 
 def trained_parameters(concept: Concept, recipe: Recipe) -> int:

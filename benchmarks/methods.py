@@ -3,7 +3,8 @@
 Rows: class word (floor), full caption (all coarse words, no learning), our methods, staged fast also with an attractor,
 and ComfyUI's own Train LoRA in the same process with the best of three learning rates and two strengths chosen on other
 instances. staged fast and Train LoRA also learn from pictures whose captions say where the subject is and what is
-beside it. The nested encoder that comes with the playground learns nothing of them.
+beside it; staged fast also under the captions that the model itself gives them in the same seconds (Caption Pictures),
+which are told nothing. The nested encoder that comes with the playground learns nothing of them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ..playground.world import PROMPTS
 from . import ablations
 from .core_lora import Lora, tuned
 from .kept import Kept
-from .made import Cost, Made, Method, class_word, concept_method, encoded_method, full_caption, of, row, timed
+from .made import Captions, Cost, Made, Method, class_word, concept_method, encoded_method, full_caption, of, row, timed
 from .statistics import closed_share, paired_interval
 from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import Case, Tunnel, cases
@@ -33,7 +34,7 @@ SECONDS = 20.0
 INSTANCES, QUICK_INSTANCES, QUICK_PROMPTS = 20, 8, 5
 LEFT_OUT = ("textual inversion", "nested", "staged fast, attractor", "nested encoder")  # of the quick table
 PEER = "core Train LoRA"
-CAPTIONS = ", captions"  # behind a row's name: its training pictures have captions
+CAPTIONED_PEER = f"{PEER}{Captions.WRITTEN.value}"
 CURVE, CURVE_INSTANCES = (5.0, 10.0, 20.0, 60.0), 4
 
 
@@ -68,15 +69,19 @@ class Bench:
         def ours(method: str, **changes: Any) -> Callable[[], Method]:
             return lambda: concept_method(replace(timed(method, self.seconds), **changes), scratch)
 
-        captioned = timed("staged fast", self.seconds).captioned()
+        def captioned(captions: Captions) -> dict[str, Callable[[], Method]]:
+            recipe = timed("staged fast", self.seconds).captioned()
+            return {f"staged fast{captions.value}": lambda: concept_method(recipe, scratch, captions=captions)}
+
         rows: dict[str, Callable[[], Method]] = {
             "class word": lambda: class_word,
             "full caption": lambda: full_caption,
             **{name: ours(name) for name in ("textual inversion", "quick", "layerwise", "nested", "staged fast")},
             "staged fast, attractor": ours("staged fast", attractor=True),
             PEER: lambda: partial(core_lora, self.peer),
-            f"staged fast{CAPTIONS}": lambda: concept_method(captioned, scratch, captioned=True),
-            f"{PEER}{CAPTIONS}": lambda: partial(core_lora, self.captioned_peer),
+            **captioned(Captions.MODELS),
+            **captioned(Captions.WRITTEN),
+            CAPTIONED_PEER: lambda: partial(core_lora, self.captioned_peer),
             "nested encoder": lambda: encoded_method(self.weights / ENCODER, scratch),
         }
         left_out = LEFT_OUT if self.quick else ()
@@ -84,7 +89,7 @@ class Bench:
 
     def peers(self) -> dict[str, Callable[[], dict[str, float]]]:
         """How each peer that has a row was tuned."""
-        peers = {PEER: lambda: self.peer, f"{PEER}{CAPTIONS}": lambda: self.captioned_peer}
+        peers = {PEER: lambda: self.peer, CAPTIONED_PEER: lambda: self.captioned_peer}
         wanted = {name: peer for name, peer in peers.items() if name in (self.only or peers)}
         return {name: partial(_tuning, peer) for name, peer in wanted.items()}
 
@@ -121,7 +126,7 @@ def finish(values: dict) -> None:
         made["closed"], made["ci"] = round(share.mean, 4), [round(share.low, 4), round(share.high, 4)]
         over = {"identity_over_full_caption": ("identity", "full caption")}
         over |= {"attributes_over_class_word": ("attributes", "class word")}
-        peer = f"{PEER}{CAPTIONS}" if made["method"].endswith(CAPTIONS) else PEER
+        peer = CAPTIONED_PEER if made["method"].endswith(Captions.WRITTEN.value) else PEER
         over |= {f"{score}_over_peer": (score, peer) for score in ("identity", "attributes")}
         for name, (score, other) in over.items():
             if other in rows:

@@ -55,7 +55,7 @@ def test_a_row_differs_from_what_it_stands_against_in_recipe_or_setting() -> Non
     for row in ROWS.values():
         if row.against:
             other = ROWS[row.against]
-            ours, theirs = ((one.recipe, one.setting, one.captioned) for one in (row, other))
+            ours, theirs = ((one.recipe, one.setting, one.captions) for one in (row, other))
             assert ours != theirs
             assert row.setting == VARIED or row.recipe == other.recipe or row.setting == other.setting
 
