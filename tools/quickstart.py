@@ -65,6 +65,7 @@ class Graph:
     prompt: Prompt
     model: str = field(init=False)
     dataset: str = field(init=False)
+    caption: str = field(init=False)
     learn: str = field(init=False)
     compose: str = field(init=False)
     sampler: str = field(init=False)
@@ -72,6 +73,7 @@ class Graph:
 
     def __post_init__(self) -> None:
         self.dataset, self.learn = self._one("ConceptLoom_ConceptDataset"), self._one("ConceptLoom_LearnConcept")
+        self.caption = self._one("ConceptLoom_CaptionPictures")
         self.compose, self.sampler = self._one("ConceptLoom_ComposeConcepts"), self._one("KSampler")
         self.preview = self._one("PreviewImage")
         self.model = self.prompt[self.learn]["inputs"]["model"][0]
@@ -124,12 +126,14 @@ def adapted(prompt: Prompt, request: Quickstart) -> Prompt:
     graph = Graph(prompt)
     learn = prompt[graph.learn]["inputs"]
     learn["class_word"] = request.class_word or learn["class_word"]
+    prompt[graph.caption]["inputs"]["class_word"] = learn["class_word"]
     learn["placeholder"] = request.placeholder or "_".join(learn["class_word"].split())
     if request.images:
         prompt[graph.dataset]["inputs"]["folder"] = str(request.images.resolve())
     if request.checkpoint:
         name = request.checkpoint.name
         prompt[graph.model] = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": name}}
+        learn["dataset"] = [graph.dataset, 0]  # captions of its own are not measured there, and take a CPU an hour
     return prompt
 
 
