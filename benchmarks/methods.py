@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from ..personalization.recipe import Recipe
+from ..personalization.settings import with_settings
 from ..playground.judge import NAMES, load_judge
 from ..playground.model import ENCODER, WEIGHTS, load
 from ..playground.world import PROMPTS
@@ -48,6 +50,7 @@ class Bench:
     def __init__(self, wanted: Namespace) -> None:
         quick, self.weights = wanted.quick, wanted.weights or WEIGHTS
         self.quick, self.world_seed, self.seconds = quick, wanted.world_seed, wanted.seconds
+        self.ours = wanted.settings  # of all our methods
         self.only = ("class word", *wanted.rows) if wanted.rows else ()
         self.settings = PROMPTS[:: len(PROMPTS) // QUICK_PROMPTS][:QUICK_PROMPTS] if quick else PROMPTS[:10]
         self.tunnel = Tunnel(load(self.weights), load_judge(wanted.judge, self.weights), kept=Kept(wanted.learned))
@@ -63,14 +66,17 @@ class Bench:
     def captioned_peer(self) -> Lora:
         return tuned(self.tunnel, self.world_seed, self.seconds, self.settings, captioned=True)
 
+    def recipe(self, method: str) -> Recipe:
+        return with_settings(timed(method, self.seconds), self.ours)
+
     def methods(self, scratch: Path) -> dict[str, Callable[[], Method]]:
         """In the order of their rows; each is made when its row is due, since the peer is tuned first."""
 
         def ours(method: str, **changes: Any) -> Callable[[], Method]:
-            return lambda: concept_method(replace(timed(method, self.seconds), **changes), scratch)
+            return lambda: concept_method(replace(self.recipe(method), **changes), scratch)
 
         def captioned(captions: Captions) -> dict[str, Callable[[], Method]]:
-            recipe = timed("staged fast", self.seconds).captioned()
+            recipe = self.recipe("staged fast").captioned()
             return {f"staged fast{captions.value}": lambda: concept_method(recipe, scratch, captions=captions)}
 
         rows: dict[str, Callable[[], Method]] = {
@@ -138,6 +144,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--ablations", action="store_true", help="what each piece of a method is worth (ablations.py)")
     parser.add_argument("--instances", type=int, help="how many instances, instead of the table's own number")
     parser.add_argument("--rows", nargs="+", default=(), help="only these rows and the class word's")
+    parser.add_argument("--settings", default="", help="of our methods, as on Learn Concept: rank=16")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of learning, for every row of the tables")
     parser.add_argument("--steps", type=int, default=ablations.STEPS, help="of learning, for every row of --ablations")
     parser.add_argument("--judge", choices=NAMES, default=NAMES[0], help="who scores the pictures")
@@ -150,6 +157,7 @@ def run(wanted: Namespace) -> int:
     about = {"bench": "methods", "world_seed": wanted.world_seed, "quick": wanted.quick}
     about["weights"] = fingerprint(wanted.weights or WEIGHTS)
     about |= {} if wanted.judge == NAMES[0] else {"judge": wanted.judge}
+    about |= {"settings": wanted.settings} if wanted.settings else {}
     table = Table(wanted.json, {**about, "instances": len(bench.cases), "seconds": wanted.seconds})
     with tempfile.TemporaryDirectory() as folder:
         for name, make in bench.methods(Path(folder)).items():
