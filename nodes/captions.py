@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import comfy.model_patcher
 import comfy.sd
 from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 from ..personalization.comfyui.canvas import Canvas
 from ..personalization.comfyui.captions import captioned
 from ..personalization.concept import ROLES
-from ..personalization.contact_sheet import contact_sheet
 from ..personalization.dataset import ConceptDataset
+from ..personalization.grid import Cell, Row, grid
 from .sockets import CATEGORY, SPEAKS, Dataset
 
 log = logging.getLogger("concept_loom")
@@ -88,11 +90,10 @@ class CaptionPictures(io.ComfyNode):
     ) -> io.NodeOutput:
         bar = ProgressBar(1)
         made = captioned(Canvas(model, clip, vae), dataset, class_word, role, phrases, bar.update_absolute)
-        captions = "\n".join(made.captions())
-        text = "\n".join(filter(None, (_happened(dataset), captions, CORRECTING)))
+        captions, happened = "\n".join(made.captions()), _happened(dataset)
+        text = "\n".join((happened, captions, CORRECTING))
         log.info(text)
-        shown = {"text": (text,), **ui.PreviewImage(contact_sheet(made)).as_dict()}
-        return io.NodeOutput(made, captions, ui=shown)
+        return io.NodeOutput(made, captions, ui={"text": (text,), **ui.PreviewImage(_sheet(made, happened)).as_dict()})
 
 
 def _happened(dataset: ConceptDataset) -> str:
@@ -100,3 +101,12 @@ def _happened(dataset: ConceptDataset) -> str:
     if not bare:
         return f"All {pictures} pictures had captions, and none was added."
     return f"{bare} of {pictures} pictures had no caption; the model chose."
+
+
+def _sheet(dataset: ConceptDataset, happened: str) -> Tensor:
+    """Each picture over its caption, (1, h, w, 3)."""
+    pictures = sorted(dataset.pictures, key=lambda picture: picture.name)
+    cells = [Cell(one.pixels.float() / 255, (one.caption, one.name)) for one in pictures]
+    columns = math.ceil(math.sqrt(len(cells)))
+    rows = [Row("", "", cells[first : first + columns]) for first in range(0, len(cells), columns)]
+    return grid("Captions", [happened], rows)

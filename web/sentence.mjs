@@ -15,6 +15,7 @@ const WARNING = "3px solid var(--warning-background, #b45309)";
 /** Nodes that say something of their own. */
 export const LINE_NODES = new Set([
     "ConceptLoom_ConceptDataset",
+    "ConceptLoom_CaptionPictures",
     "ConceptLoom_LearnConcept",
     "ConceptLoom_LoadConcept",
     "ConceptLoom_SaveConcept",

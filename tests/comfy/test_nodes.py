@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import folder_paths
@@ -15,6 +16,7 @@ from concept_loom.nodes.exchange import ImportConcept
 from concept_loom.nodes.files import LoadConcept, SaveConcept
 from concept_loom.nodes.pictures import EXAMPLE_PICTURES
 from concept_loom.nodes.reports import Teller
+from concept_loom.nodes.sockets import SPEAKS
 from concept_loom.personalization.comfyui.patch import composition_of
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.pictures import PictureError
@@ -60,6 +62,16 @@ def test_every_input_and_output_is_explained_and_translated_as_it_stands(node: t
     for one in schema.inputs:
         assert one.tooltip and english["inputs"][one.id]["tooltip"] == one.tooltip
     assert [one["tooltip"] for one in english["outputs"].values()] == [one.tooltip for one in schema.outputs]
+
+
+@pytest.mark.skipif(not SPEAKS, reason="ComfyUI 0.18 does not know which nodes only say something")
+def test_the_page_has_a_line_for_every_node_that_says_something() -> None:
+    listed = (
+        (ROOT / "web" / "sentence.mjs").read_text(encoding="utf-8").split("LINE_NODES = new Set([")[1].split("]")[0]
+    )
+    schemas = [node.GET_SCHEMA() for node in NODES]
+    speaking = {one.node_id for one in schemas if one.is_output_node or getattr(one, "has_intermediate_output", False)}
+    assert set(re.findall(r'"(\w+)"', listed)) == speaking
 
 
 def test_images_of_mixed_sizes_and_batches_become_one_dataset() -> None:
