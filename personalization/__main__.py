@@ -46,7 +46,8 @@ def learn(request: argparse.Namespace) -> int:
     folders = shared(catalogue.folders_in(request.folder, request.output), request.share)
     request.output.mkdir(parents=True, exist_ok=True)
     failed = []
-    for outcome in catalogue.learned(host.canvas(request.checkpoint), folders, _wish(host, request), request.output):
+    asked = (folders, _wish(host, request), request.output, request.caption)
+    for outcome in catalogue.learned(host.canvas(request.checkpoint), *asked):
         print(
             f"{outcome.folder.name}: {outcome.path.name if outcome.path else 'failed'}. {outcome.sentence}", flush=True
         )
@@ -165,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     learning.add_argument("--output", type=_path, default=ROOT / "output" / "concepts", help="where concepts go")
     learning.add_argument("--class-word", default="", help="what they show, as in: mug")
     learning.add_argument("--role", choices=ROLES, default="subject")
+    learning.add_argument("--caption", action="store_true", help="captions from the model where pictures have none")
     learning.add_argument("--method", choices=(AUTO, *METHODS), default=AUTO)
     learning.add_argument("--budget", choices=tuple(BUDGETS), default="balanced")
     learning.add_argument("--seed", type=int, default=0)

@@ -28,7 +28,7 @@ class TrainingLatents:
     captions: tuple[str, ...]
     held_out: tuple[Tensor, ...] = ()
     held_masks: tuple[Tensor, ...] = ()
-    data_hash: str = ""
+    data_hash: str = ""  # of pixels, masks and split: whoever captions them, the pictures are the same
 
     @cached_property
     def buckets(self) -> tuple[Tensor, ...]:
@@ -57,7 +57,7 @@ def training_latents(dataset: ConceptDataset, side: int, encode: Encode) -> Trai
     train, held_out = _encoded(shown, encode), _encoded(held, encode)
     captions = tuple(picture.caption for picture in pictures)
     return TrainingLatents(
-        train, _masks(shown, train), captions, held_out, _masks(held, held_out), data_hash=dataset.hash
+        train, _masks(shown, train), captions, held_out, _masks(held, held_out), data_hash=dataset.uncaptioned.hash
     )
 
 

@@ -21,6 +21,7 @@ from ..pictures import files_of, read_pictures
 from ..text_file import class_word_in
 from ..wish import Wish
 from .canvas import Canvas
+from .captions import captioned
 from .lesson import teach
 from .trial import Effort, Tried, tried
 
@@ -62,12 +63,19 @@ def folders_in(folder: Path, output: Path) -> list[Path]:
     return inside or [folder]
 
 
-def learned(canvas: Canvas, folders: Sequence[Path], wish: Wish, output: Path) -> Iterator[Outcome]:
-    """One outcome per folder, in order. What was learned before is not learned again; what was broken off goes on."""
+def learned(
+    canvas: Canvas, folders: Sequence[Path], wish: Wish, output: Path, caption: bool = False
+) -> Iterator[Outcome]:
+    """One outcome per folder, in order. What was learned before is not learned again; what was broken off goes on.
+
+    `caption`: pictures that have no caption get one from the model first.
+    """
     for folder in folders:
         try:
-            dataset = dataset_in(folder)
-            lesson = teach(canvas, dataset, _wish_for(folder, wish), [output], _in_silence)
+            dataset, own = dataset_in(folder), _wish_for(folder, wish)
+            if caption:
+                dataset = captioned(canvas, dataset, own.class_word, own.role)
+            lesson = teach(canvas, dataset, own, [output], _in_silence)
         except TOLD as error:
             yield Outcome(folder, None, f"{error}")
         except host.InterruptProcessingException:  # an Exception before ComfyUI 0.19
@@ -77,7 +85,8 @@ def learned(canvas: Canvas, folders: Sequence[Path], wish: Wish, output: Path) -
             yield Outcome(folder, None, f"unexpected {type(error).__name__}: {error}. Please report it with the log.")
         else:
             findings = (finding.sentence for finding in examine(dataset))
-            yield Outcome(folder, lesson.path, " ".join((*lesson.sentences, *dataset.unread, *findings)))
+            captions = (f"Captions: {'; '.join(dataset.captions())}.",) if caption else ()
+            yield Outcome(folder, lesson.path, " ".join((*lesson.sentences, *captions, *dataset.unread, *findings)))
 
 
 def dataset_in(folder: Path) -> ConceptDataset:

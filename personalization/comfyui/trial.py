@@ -123,7 +123,8 @@ def real_of(vision: ClipVisionModel, training: Tensor, held_out: Tensor, learned
 
 
 def is_learned_from(placed: PlacedConcept, dataset: ConceptDataset) -> bool:
-    return placed.concept.info.data_hash in (dataset.hash, dataset.uncaptioned.hash)
+    """Under whatever captions; files of before have the hash with these."""
+    return placed.concept.info.data_hash in (dataset.uncaptioned.hash, dataset.hash)
 
 
 def _album(

@@ -8,7 +8,9 @@ import sys
 import pytest
 from concept_loom.nodes.pictures import EXAMPLE_PICTURES
 from concept_loom.personalization.checkpoint import load
-from concept_loom.personalization.comfyui.catalogue import folders_in
+from concept_loom.personalization.comfyui.catalogue import dataset_in, folders_in
+from concept_loom.personalization.comfyui.trial import is_learned_from
+from concept_loom.personalization.composition import PlacedConcept
 
 from tools.places import ROOT
 
@@ -62,6 +64,16 @@ def test_a_concept_is_evaluated_against_a_folder_and_what_could_not_be_read_is_t
     done = run("evaluate", concept, catalogue.parent / "real", "--seeds", 1, "--steps", 2, "--json", scores)
     assert done.returncode == 0 and "identity" in done.stdout and "half.png is called a picture" in done.stdout
     assert json.loads(scores.read_text())
+
+
+def test_bare_pictures_are_captioned_by_the_model_where_asked_and_known_again_without(catalogue):
+    how = ("--class-word", "mug", "--method", "quick", "--steps", 2, "--output", catalogue.parent / "captioned")
+    done = run("learn", catalogue / "a red mug", "--caption", *how)
+    assert done.returncode == 0 and done.stdout.count(".png: a photo of {}") == 3
+    (file,) = (catalogue.parent / "captioned").glob("*.safetensors")
+    assert is_learned_from(PlacedConcept(load(file)), dataset_in(catalogue / "a red mug"))
+    again = run("learn", catalogue / "a red mug", *how)
+    assert "nothing was trained" not in again.stdout and ".png: a photo of {}" not in again.stdout
 
 
 def test_a_folder_of_pictures_is_one_concept_and_an_empty_one_is_refused(catalogue, tmp_path):

@@ -31,7 +31,7 @@ def test_latents_captions_and_masks_are_aligned_and_the_held_out_are_apart() -> 
     assert latents.captions == tuple(picture.caption for picture in dataset.training)
     assert {one.shape for one in (*latents.masks, *latents.held_masks)} == {
         (1, 8, 8)
-    } and latents.data_hash == dataset.hash
+    } and latents.data_hash == dataset.uncaptioned.hash != dataset.hash
     for caption, shown in zip(latents.captions, latents.masks, strict=True):
         assert (shown.min() == 1) == (caption == "picture 0")
 
