@@ -10,10 +10,10 @@ import comfy.model_management as host
 import torch
 from torch import Tensor
 
-from ..captioner import Captioner, predictions
+from ..captioner import Captioner, Phrases, predictions
 from ..concept import refuse_unknown_role
 from ..dataset import ConceptDataset
-from ..surroundings import caption_of, groups_of, prompt_of
+from ..surroundings import Groups, caption_of, groups_of, prompt_of
 from .canvas import Canvas, latents_of
 from .memory import ran_out
 from .session import Session, training_session
@@ -54,7 +54,7 @@ def captioned(
         return replace(dataset, pictures=tuple(pictures))
 
 
-def _phrases(captioner: Captioner, x0: Tensor, groups: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+def _phrases(captioner: Captioner, x0: Tensor, groups: Groups) -> Phrases:
     try:
         return captioner.phrases(x0, groups)
     except Exception as error:
