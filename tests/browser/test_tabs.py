@@ -12,11 +12,12 @@ from .page import ComfyPage, Json
 from .workflows import changed, only, pictures, read, values
 
 CURVE = "Training loss over 4 steps"
+LEARNING = ("ConceptDataset", "CaptionPictures", "LearnConcept")
 
 
 def learning() -> Json:
     quick = changed(read(EXAMPLES / "quickstart.json"), LearnConcept={6: 4})
-    return only(named(quick), "LoadPlaygroundModel", "ConceptDataset", "LearnConcept", "PreviewImage")
+    return only(named(quick), "LoadPlaygroundModel", *LEARNING, "PreviewImage")
 
 
 def named(workflow: Json) -> Json:
@@ -25,7 +26,7 @@ def named(workflow: Json) -> Json:
 
 def composing() -> Json:
     quick = named(read(EXAMPLES / "quickstart.json"))
-    return only(quick, "LoadPlaygroundModel", "ConceptDataset", "LearnConcept", "ComposeConcepts")
+    return only(quick, "LoadPlaygroundModel", *LEARNING, "ComposeConcepts")
 
 
 def ran(page: ComfyPage, sentence: str, **known: str) -> None:
