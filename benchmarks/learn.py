@@ -2,25 +2,24 @@
 
 Every rung of a ladder of doubling steps is learned from nothing and scored on prompts that nobody trained on; the first
 rung whose mean over the instances reaches the score counts, with its seconds. The peer is ComfyUI's Train LoRA at the
-best of its learning rates (--quick: the middle one), which is not known beforehand: that is to its advantage.
+best of its learning rates (--quick: the middle one), which is not known beforehand: that is to its advantage. Where
+the model captions the pictures first (Caption Pictures), that counts among the seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from statistics import fmean
 from typing import NamedTuple
 
 from ..personalization.composition import as_recommended
-from ..personalization.recipe import recipe_for
 from ..playground.judge import load_judge
-from ..playground.model import FAMILY, WEIGHTS, load
+from ..playground.model import WEIGHTS, load
 from ..playground.world import PROMPTS
 from .core_lora import RARE, RATES, Lesson, Lora, trained_lora
 from .gauge import clock, device_name
-from .made import drawn, learned_subject
+from .made import Captions, drawn, learned_subject, taking
 from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import Case, Sampled, Tunnel, cases
 
@@ -28,7 +27,10 @@ SCORE = 0.3  # the class word has 0.03 and all coarse words 0.20 (bench methods,
 RUNGS = (8, 16, 32, 64, 128, 256, 512)
 INSTANCES, QUICK_INSTANCES = 6, 2
 SETTINGS, QUICK_SETTINGS = 10, 3
-OURS = ("quick", "staged fast")
+OURS = {
+    "quick": ("quick", Captions.NONE),
+    **{f"staged fast{captions.value}": ("staged fast", captions) for captions in (Captions.NONE, Captions.MODELS)},
+}
 
 
 class Rung(NamedTuple):
@@ -41,10 +43,11 @@ class Rung(NamedTuple):
 Climb = Callable[[Tunnel, Case, int], Rung]
 
 
-def ours(method: str, tunnel: Tunnel, case: Case, steps: int) -> Rung:
-    recipe = replace(recipe_for(method, FAMILY, "subject"), steps=steps)
+def ours(method: str, captions: Captions, tunnel: Tunnel, case: Case, steps: int) -> Rung:
+    recipe = taking(method, steps)
+    recipe = recipe if captions is Captions.NONE else recipe.captioned()
     began = clock()
-    concept = learned_subject(recipe, tunnel, case)
+    concept = learned_subject(recipe, tunnel, case, captions)
     return Rung(clock() - began, drawn(as_recommended(concept), tunnel, case))
 
 
@@ -82,7 +85,7 @@ def main(argv: list[str]) -> int:
     table.values["device"] = device_name()
     tunnel = Tunnel(load(folder), load_judge("first", folder), 1 if wanted.quick else 2)
     among = cases(QUICK_INSTANCES if wanted.quick else INSTANCES, wanted.world_seed, settings)
-    climbs: dict[str, Climb] = {method: partial(ours, method) for method in OURS}
+    climbs: dict[str, Climb] = {name: partial(ours, *method) for name, method in OURS.items()}
     climbs |= {f"core Train LoRA, {rate:g}": partial(core, rate) for rate in (RATES[1:2] if wanted.quick else RATES)}
     for name, climb in climbs.items():
         row = table.row(name, partial(climbed, climb, tunnel, among, wanted.to_score))
