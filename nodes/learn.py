@@ -154,9 +154,9 @@ def _effort() -> list[io.Input]:
             options=list(BUDGETS),
             default="balanced",
             tooltip="How long it learns: fast is the method's own number of steps, balanced twice and thorough four "
-            "times as many. More brings it closer to the pictures. Where two or more are held out, the best moment is "
-            "kept, so that too much does no harm; else the last. After ten steps the node says how long that takes on "
-            "this machine.",
+            "times as many. More brings it closer to the pictures. The last moment is kept; with quick, layerwise, "
+            "nested and textual inversion the best one, where two pictures or more are held out. After ten steps "
+            "the node says how long it takes on this machine.",
         ),
         seed_input("Another seed learns again and comes out slightly different."),
     ]

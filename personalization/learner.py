@@ -236,7 +236,7 @@ class _Run:
     # -- keeping the best
 
     def check(self) -> None:
-        """Keep this state if it is the best on held-out pictures, or if there are too few of them to choose by."""
+        """Keep this state if it is the best on held-out pictures, or if these only judge."""
         state = self.state
         if state.checked:
             return
@@ -245,10 +245,15 @@ class _Run:
             return
         loss = self._held_loss()
         best = all(loss < one.loss for one in state.held)
-        if best or len(self.task.latents.held_out) < JUDGES:
+        if best or not self.chooses:
             state.kept = Kept(state.step, loss, copies(state.parameters))
         state.held.append(Held(state.step, loss, best))
         self.emit(state.held[-1])
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the held-out pictures choose the state that is kept."""
+        return self.recipe.keeps_best and len(self.task.latents.held_out) >= JUDGES
 
     def _held_loss(self) -> float:
         """The mean over noise levels, each in units of its own start: else the noisiest level decides alone."""
@@ -300,7 +305,8 @@ class _Run:
         concept = replace(self.task.concept.with_tensors(kept.tensors), info=info)
         losses, held, steps = tuple(state.losses), tuple(state.held), self.recipe.steps
         early = ended_early(state.began, len(losses), self.recipe.stage_steps(), finished)
-        sentence = told(losses, held, len(losses) if finished else steps, finished, kept.step) + early
+        until, keeps_best = len(losses) if finished else steps, self.recipe.keeps_best
+        sentence = told(losses, held, until, finished, kept.step, keeps_best) + early
         speed = self.prediction_seconds
         return Learned(concept, losses, held, kept.step, steps, finished, sentence, self.first, speed)
 

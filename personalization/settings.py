@@ -18,11 +18,12 @@ NUMBERS = (
     *("value_norm", "dpp", "casr", "contrast", "outside_mask", "min_snr", "weight_decay", "warmup", "strength"),
     *WEIGHTS,
 )
-KNOWN = (*COUNTS, *STEPS, *NUMBERS, "captions", "casr_squared", "schedule", "sites", "stages")
+KNOWN = (*COUNTS, *STEPS, *NUMBERS, "captions", "keeps_best", "casr_squared", "schedule", "sites", "stages")
 OF = {  # what a recipe has where the setting means something
     **dict.fromkeys(("image_tokens", "dpp", "casr", "casr_squared", "class_pictures"), "image_tokens"),
     **dict.fromkeys(("bank", "value_norm"), "bank"),
     "rank": "rank",
+    "patience": "keeps_best",
     "contrast": "attractor",
 }
 
@@ -114,7 +115,7 @@ def _listed(name: str, value: str) -> tuple[str, ...]:
 _READ: Mapping[str, Callable[[str, str], object]] = {
     **dict.fromkeys(COUNTS, _count),
     **dict.fromkeys(STEPS, _whole),
-    **dict.fromkeys(("captions", "casr_squared"), _switch),
+    **dict.fromkeys(("captions", "keeps_best", "casr_squared"), _switch),
     "schedule": _schedule,
     "sites": _listed,
 }

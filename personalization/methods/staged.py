@@ -7,9 +7,10 @@ preservation, text encoder frozen.
     L = L_denoise + L_reg        attention_regulariser in objectives.py, with each stage's w_mean and w_var
 
 The paper trains the weights themselves in stages 2 and 3; ours stay frozen under parts/low_rank.py. B starts at zero,
-so that the first prediction is that of `a photo of a mug mug`. New is that a stage may end early (Recipe.patience), and
-that pictures which have captions are learned under these, with [V] [Class] in them: what a caption says of a picture
-need not be learned. There stage 2 is left out where that was measured to be better (Stage.uncaptioned).
+so that the first prediction is that of `a photo of a mug mug`. New is that a stage can end when the held-out
+pictures come no closer (Recipe.keeps_best with patience; off, for that is far too early), and that pictures which have
+captions are learned under these, with [V] [Class] in them: what a caption says of a picture need not be learned. There
+stage 2 is left out where that was measured to be better (Stage.uncaptioned).
 """
 
 from __future__ import annotations

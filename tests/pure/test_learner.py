@@ -242,6 +242,15 @@ def test_one_held_out_picture_judges_but_does_not_choose() -> None:
     assert f"came nearest at step {best.step}" in learned.sentence
 
 
+def test_where_they_do_not_choose_held_out_pictures_judge_and_no_stage_ends_early() -> None:
+    greedy = replace(ROWS, steps=300, stages=(Stage(("context_rows.",), 1e-1),), checks=60, keeps_best=False)
+    learned = learn(task(replace(greedy, patience=1), latents=toy_latents(train=1, held_out=2)))
+    best = min(learned.held, key=lambda one: one.loss)
+    assert learned.best_step == len(learned.losses) == 300 > best.step
+    assert learned.concept.info.scores["held_out"] == learned.held[-1].loss
+    assert f"the last is kept. What was held out came nearest at step {best.step}, but where" in learned.sentence
+
+
 def test_without_held_out_pictures_the_last_state_is_kept() -> None:
     learned = learn(task(latents=toy_latents(held_out=0)))
     assert learned.best_step == 40 and learned.held == () and "cannot be judged" in learned.sentence

@@ -9,6 +9,7 @@ from concept_loom.personalization.settings import KNOWN, OF, WEIGHTS, with_setti
 STAGED, QUICK = recipe_for("staged", "SDXL", "subject"), recipe_for("quick", "SDXL", "subject")
 SAMPLES = {
     "captions": "false",
+    "keeps_best": "true",
     "casr_squared": "true",
     "schedule": "constant",
     "sites": "output.0.*|middle.0.3",
@@ -24,7 +25,7 @@ def test_nothing_written_is_nothing_changed() -> None:
 
 def owner(name: str) -> Recipe:
     """A recipe whose method has the setting."""
-    methods = {"rank": "staged", "image_tokens": "layerwise", "bank": "nested"}
+    methods = {"keeps_best": "quick", "rank": "staged", "image_tokens": "layerwise", "bank": "nested"}
     recipe = recipe_for(methods.get(OF.get(name, ""), "staged"), "SDXL", "subject")
     return replace(recipe, attractor=name == "contrast")
 
@@ -38,8 +39,13 @@ def test_every_setting_changes_the_recipe_and_so_the_learning_key(name: str) -> 
 @pytest.mark.parametrize("name", [*OF, *WEIGHTS])
 def test_what_would_change_nothing_is_refused(name: str) -> None:
     """Also where auto took the method."""
-    with pytest.raises(ValueError, match=f"{name} is set, but the method quick has no"):
-        with_settings(QUICK, f"{name}={SAMPLES.get(name, 7)}")
+    recipe = STAGED if name == "patience" else QUICK
+    with pytest.raises(ValueError, match=f"{name} is set, but the method {recipe.method} has no"):
+        with_settings(recipe, f"{name}={SAMPLES.get(name, 7)}")
+
+
+def test_patience_acts_where_held_out_pictures_choose() -> None:
+    assert with_settings(STAGED, "keeps_best=true, patience=4").patience == 4
 
 
 def test_commas_spaces_and_lines_part_settings() -> None:
