@@ -1,10 +1,11 @@
 """`bench selector`: which score should choose the moment of learning that is kept?
 
-Unseen instances, a set of 8 photographs each with two of them held out, as Concept Dataset does it; *quick* learns four
-times its recipe's steps, long enough to learn too much. At 8 checkpoints every candidate says what it sees without any
-truth, and the judge what is so. A candidate is worth its rank correlation with the judge over the checkpoints, and
-costs what its choice lies below the best checkpoint (the oracle). Then the same steps on all 8 pictures: with a
-constant learning rate, learning anew for the chosen number of steps is that run's own checkpoint.
+Unseen instances, a set of 8 photographs each with two of them held out, as Concept Dataset does it; the method
+(`--method`) learns four times its recipe's steps, long enough to learn too much. At 8 checkpoints every candidate says
+what it sees without any truth, and the judge what is so. A candidate is worth its rank correlation with the judge over
+the checkpoints, and costs what its choice lies below the best checkpoint (the oracle). Then the same steps on all 8
+pictures: with a constant learning rate, learning anew for the chosen number of steps is that run's own checkpoint, with
+one that falls only nearly.
 """
 
 from __future__ import annotations
@@ -54,13 +55,13 @@ JUDGED = ("identity", "attributes")
 
 
 class Selector:
-    def __init__(self, world_seed: int, instances: int, pictures: int, weights: Path) -> None:
+    def __init__(self, method: str, world_seed: int, instances: int, pictures: int, weights: Path) -> None:
         playground = load(weights)
         self.tunnel, self.vision = Tunnel(playground, load_judge("first", weights), seeds=1), playground.clip_vision
         self.canvas = Canvas(playground.model, playground.clip, playground.vae)
         self.base = self.canvas.base()
         self.cases, self.pictures, self.world_seed = cases(instances, world_seed, SETTINGS), pictures, world_seed
-        recipe = recipe_for(METHOD, FAMILY, "subject")
+        recipe = recipe_for(method, FAMILY, "subject")
         self.checkpoints = tuple(round(share * recipe.steps) for share in SHARES)
         self.recipe: Recipe = replace(recipe, steps=self.checkpoints[-1])
 
@@ -161,12 +162,13 @@ def held_out_loss(session: Session, concept: Concept, latents: TrainingLatents, 
 
 def main(argv: list[str]) -> int:
     parser = arguments("selector")
+    parser.add_argument("--method", default=METHOD, help=f"{METHOD} if none")
     parser.add_argument("--instances", type=int, help="how many, instead of the usual number")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="in a set, two of them held out")
     wanted = parser.parse_args(argv)
     count = wanted.instances or (QUICK_INSTANCES if wanted.quick else INSTANCES)
-    selector = Selector(wanted.world_seed, count, wanted.pictures, wanted.weights or WEIGHTS)
-    about = {"bench": "selector", "world_seed": wanted.world_seed, "pictures": wanted.pictures}
+    selector = Selector(wanted.method, wanted.world_seed, count, wanted.pictures, wanted.weights or WEIGHTS)
+    about = {"bench": "selector", "method": wanted.method, "world_seed": wanted.world_seed, "pictures": wanted.pictures}
     table = Table(wanted.json, {**about, "weights": selector.base.fingerprint})
     rows = []
     for number in range(count):
