@@ -226,10 +226,8 @@ def _sheet(rows: list[Row], info: dict[str, Any], request: Quickstart) -> Path:
         from .judged import with_scores  # the playground's judge knows only its own world
 
         rows = with_scores(rows, info["class_word"])
-    scores = info.get("scores", {})
-    held = f", {1 - scores['held_out']:.0%} closer to the held-out picture" if "held_out" in scores else ""
     path = OUTPUT / "quickstart.png"
-    save_sheet(f"<{info['placeholder']}> learned in {info['steps']} steps ({info['method']}){held}", rows, path)
+    save_sheet(f"<{info['placeholder']}> learned in {info['steps']} steps ({info['method']})", rows, path)
     return path
 
 
