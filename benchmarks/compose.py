@@ -30,7 +30,7 @@ from ..playground.world import PROMPTS, Scene, Setting, Style, describe, draw_in
 from .core_lora import RARE, Lesson, Lora, tuned
 from .judging import QUICK, figures
 from .kept import Kept
-from .made import Captions, learned_by, learned_subject, timed
+from .made import Captions, learned_by, learned_subject, reading, timed
 from .methods import SECONDS
 from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import SPLIT, TRAINING, Case, Sampled, Tunnel, cases, setting_of
@@ -114,8 +114,7 @@ class Bench:
 
     def _woven(self, pair: Pair, method: str) -> Sampled:
         name, captions = METHODS[method]
-        recipe = timed(name, SECONDS)
-        recipe = recipe if captions is Captions.NONE else recipe.captioned()
+        recipe = reading(timed(name, SECONDS), captions)
         subject = learned_subject(recipe, self.tunnel, pair.case, captions)
         composition = (as_recommended(subject), as_recommended(self._style(pair, name, captions)))
         model = weave_model(self.tunnel.playground.model, composition)

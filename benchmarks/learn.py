@@ -19,7 +19,7 @@ from ..playground.model import WEIGHTS, load
 from ..playground.world import PROMPTS
 from .core_lora import RARE, RATES, Lesson, Lora, trained_lora
 from .gauge import clock, device_name
-from .made import Captions, drawn, learned_subject, taking
+from .made import Captions, drawn, learned_subject, reading, taking
 from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import Case, Sampled, Tunnel, cases
 
@@ -44,8 +44,7 @@ Climb = Callable[[Tunnel, Case, int], Rung]
 
 
 def ours(method: str, captions: Captions, tunnel: Tunnel, case: Case, steps: int) -> Rung:
-    recipe = taking(method, steps)
-    recipe = recipe if captions is Captions.NONE else recipe.captioned()
+    recipe = reading(taking(method, steps), captions)
     began = clock()
     concept = learned_subject(recipe, tunnel, case, captions)
     return Rung(clock() - began, drawn(as_recommended(concept), tunnel, case))

@@ -42,6 +42,11 @@ class Captions(Enum):
     MODELS = ", model's captions"  # Caption Pictures, in the seconds of learning
 
 
+def reading(recipe: Recipe, captions: Captions) -> Recipe:
+    """`recipe` as Learn Concept takes it where every picture has such captions."""
+    return recipe if captions is Captions.NONE else recipe.captioned()
+
+
 class Cost(NamedTuple):
     seconds: float = 0.0
     steps: int = 0

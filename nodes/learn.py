@@ -38,8 +38,8 @@ class LearnConcept(io.ComfyNode):
             display_name="Learn Concept",
             category=CATEGORY,
             description="Learns what the pictures show, or how they look, on the model that is connected. Cancel keeps "
-            "the best so far; queued again, also after a crash, it goes on from where it was. The concept is a small "
-            "file in output/concepts; the same pictures, model and settings are never learned twice.",
+            "what is learned so far; queued again, also after a crash, it goes on from where it was. The concept is a "
+            "small file in output/concepts; the same pictures, model and settings are never learned twice.",
             search_aliases=["train", "training", "finetune", "dreambooth", "textual inversion", "train lora"],
             **SPEAKS,
             hidden=[io.Hidden.unique_id],

@@ -13,7 +13,7 @@ from .concept import Concept
 
 WINDOW = 10  # steps over which training losses are averaged before they are compared
 TOO_FEW = "one picture is too few to choose by: hold out two of 8 or more"
-TOO_EARLY = "where this method is nearest to them it has learned little yet, so they only judge"
+JUDGES_ONLY = "it only judges here (setting: keeps_best)"
 
 
 class Planned(NamedTuple):
@@ -86,9 +86,7 @@ class LearningDiverged(ArithmeticError):
         self.last_good = last_good
 
 
-def told(
-    losses: Sequence[float], held: Sequence[Held], steps: int, finished: bool, kept: int, keeps_best: bool = True
-) -> str:
+def told(losses: Sequence[float], held: Sequence[Held], steps: int, finished: bool, kept: int, keeps_best: bool) -> str:
     """What happened: how far it got, which step is kept and why."""
     until = f"{steps} steps" if finished else f"{len(losses)} of {steps} steps, stopped early"
     if not held:
@@ -97,7 +95,7 @@ def told(
         return f"Learned in {until}; there was no time to judge it on the held-out pictures."
     best = min(held, key=lambda one: one.loss)
     if kept != best.step:
-        why = TOO_FEW if keeps_best else TOO_EARLY
+        why = TOO_FEW if keeps_best else JUDGES_ONLY
         return f"Learned in {until}; the last is kept. What was held out came nearest at step {best.step}, but {why}."
     if best.step == 0:
         return f"Nothing useful was learned in {until}: on held-out pictures the class word alone stayed best."

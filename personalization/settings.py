@@ -36,9 +36,11 @@ def with_settings(recipe: Recipe, text: str) -> Recipe:
             raise ValueError(f"There is no setting '{name}'; there are {', '.join(KNOWN)}. Write them as rank=16.")
         if not _has(recipe, name):
             missing = OF.get(name, "attention regulariser")
+            belongs = "Choose the method and the role that it belongs to"
+            other = "Write keeps_best=true before it" if name == "patience" else belongs
             raise ValueError(
                 f"{name} is set, but the method {recipe.method} has no {missing} here, and it would change nothing. "
-                f"Choose the method and the role that it belongs to, or take {name} out."
+                f"{other}, or take {name} out."
             )
         recipe = _changed(recipe, name, value)
     return recipe

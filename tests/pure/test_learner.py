@@ -248,7 +248,7 @@ def test_where_they_do_not_choose_held_out_pictures_judge_and_no_stage_ends_earl
     best = min(learned.held, key=lambda one: one.loss)
     assert learned.best_step == len(learned.losses) == 300 > best.step
     assert learned.concept.info.scores["held_out"] == learned.held[-1].loss
-    assert f"the last is kept. What was held out came nearest at step {best.step}, but where" in learned.sentence
+    assert f"What was held out came nearest at step {best.step}, but it only judges" in learned.sentence
 
 
 def test_without_held_out_pictures_the_last_state_is_kept() -> None:
@@ -370,7 +370,7 @@ def curve(*losses: float) -> list[Held]:
     ],
 )
 def test_the_sentence_tells_copying_from_learning(held: list[Held], later: float, kept: int, said: str) -> None:
-    assert re.search(said, told([0.5] * 10 + [later] * 10, held, 20, True, kept))
+    assert re.search(said, told([0.5] * 10 + [later] * 10, held, 20, True, kept, True))
 
 
 class NotedPrior(Prior):
