@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 
 from .attractor import KIND
 from .learned import Held
-from .recipe import Recipe, Stage
+from .muon import Muon
+from .recipe import MUON, Recipe, Stage
 
 
 class Kept(NamedTuple):
@@ -68,7 +69,7 @@ def starting_state(start: Mapping[str, Tensor], recipe: Recipe, seed: int, devic
 
 
 def fresh_optimizer(parameters: Mapping[str, Tensor], stage: Stage, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW over exactly the tensors that the stage trains."""
+    """The recipe's optimiser over exactly the tensors that the stage trains: Muon is for stages of low-rank layers."""
     for name, tensor in parameters.items():
         tensor.requires_grad_(stage.includes(name) or name.startswith(KIND))
         tensor.grad = None
@@ -78,6 +79,8 @@ def fresh_optimizer(parameters: Mapping[str, Tensor], stage: Stage, recipe: Reci
             f"The stage trains {', '.join(stage.trains)}, and the concept has {', '.join(parameters)}. "
             "Start the concept with the method that the recipe belongs to."
         )
+    if recipe.optimizer == MUON and stage.layered:
+        return Muon(trained, stage.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay)
     return torch.optim.AdamW(trained, stage.learning_rate, weight_decay=recipe.weight_decay)
 
 

@@ -16,6 +16,10 @@ CHECK_SHARE = 0.2  # of a run's time may go to held-out checks
 FORWARD_COST = 0.5  # of a training sample (measured on the playground: 55 trained, 104 predicted a second)
 
 
+ADAMW, MUON = "adamw", "muon"
+_LAYERS, _TEXT_LAYERS = ("low_rank.",), ("low_rank.*.attn2.",)
+
+
 class Range(NamedTuple):
     """What a node's number input reads."""
 
@@ -43,6 +47,10 @@ class Stage:
 
     def includes(self, name: str) -> bool:
         return any(fnmatchcase(name, f"{beginning}*") for beginning in self.trains)
+
+    @property
+    def layered(self) -> bool:
+        return self.trains in (_LAYERS, _TEXT_LAYERS)
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class Recipe:
     mask_split: bool = False  # where a picture has a mask: inside asked of [V] alone, outside of its attractor
     soft_masks: bool = False  # pictures without a mask get one of the frozen model's attention; not for styles
     rank: int = 0  # of low-rank layers
+    optimizer: str = ADAMW  # or "muon", for stages that train low-rank layers
     reach: int = 0  # steps that the learning rates are meant for: a longer run takes smaller ones; 0 = any number
     strength: float = 1.0  # recommended for what it makes, until a Strength Sheet says better
     keeps_best: bool = True  # the state that two held-out pictures or more find nearest; else the last, and they judge
@@ -178,7 +187,6 @@ _NESTED = Sourced(
     paper=None,  # Nested Attention, arXiv 2501.01407, learns an encoder of 1024 tokens, not concepts
     ours=replace(_QUICK.ours, method="nested", stages=(Stage(("nested_values.",), 1e-2),), bank=8),
 )
-_LAYERS, _TEXT_LAYERS = ("low_rank.",), ("low_rank.*.attn2.",)
 
 
 def _staged(first: float, second: float, third: float, steps: int, uncaptioned: bool = False) -> tuple[Stage, ...]:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from .header import MOST_SLOTS
-from .recipe import Recipe, Stage
+from .recipe import ADAMW, MUON, Recipe, Stage
 
-SCHEDULES = ("constant", "cosine")
+WORDS = {"schedule": ("constant", "cosine"), "optimizer": (ADAMW, MUON)}
 COUNTS = ("slots", "rank", "image_tokens", "bank", "class_pictures")  # from 1 on
 STEPS = ("reach", "patience")  # from 0 on
 WEIGHTS = ("w_mean", "w_var")  # of the attention regulariser
@@ -18,11 +18,11 @@ NUMBERS = (
     *("value_norm", "dpp", "casr", "contrast", "outside_mask", "min_snr", "weight_decay", "warmup", "strength"),
     *WEIGHTS,
 )
-KNOWN = (*COUNTS, *STEPS, *NUMBERS, "captions", "keeps_best", "casr_squared", "schedule", "sites", "stages")
+KNOWN = (*COUNTS, *STEPS, *NUMBERS, "captions", "keeps_best", "casr_squared", *WORDS, "sites", "stages")
 OF = {  # what a recipe has where the setting means something
     **dict.fromkeys(("image_tokens", "dpp", "casr", "casr_squared", "class_pictures"), "image_tokens"),
     **dict.fromkeys(("bank", "value_norm"), "bank"),
-    "rank": "rank",
+    **dict.fromkeys(("rank", "optimizer"), "rank"),
     "patience": "keeps_best",
     "contrast": "attractor",
 }
@@ -104,9 +104,10 @@ def _switch(name: str, value: str) -> bool:
     return value == "true"
 
 
-def _schedule(name: str, value: str) -> str:
-    if value not in SCHEDULES:
-        raise ValueError(f"{name} is '{value}'; {' or '.join(SCHEDULES)} is needed. Write {name}=cosine.")
+def _word(name: str, value: str) -> str:
+    words = WORDS[name]
+    if value not in words:
+        raise ValueError(f"{name} is '{value}'; {' or '.join(words)} is needed. Write {name}={words[-1]}.")
     return value
 
 
@@ -118,6 +119,6 @@ _READ: Mapping[str, Callable[[str, str], object]] = {
     **dict.fromkeys(COUNTS, _count),
     **dict.fromkeys(STEPS, _whole),
     **dict.fromkeys(("captions", "keeps_best", "casr_squared"), _switch),
-    "schedule": _schedule,
+    **dict.fromkeys(WORDS, _word),
     "sites": _listed,
 }

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...personalization.muon import Muon
 from ..autoencoder import PATCH, PIXELS, PatchAutoencoder, write_linear
 from ..model import CHANNELS
-from .muon import Muon
 from .state import Run, report, warm_then_decay
 
 BATCH, RATE = 32, 1e-3
@@ -72,7 +72,7 @@ def train(images: Tensor, steps: int, cache: Path, weights: Path) -> None:
     vae = new(images)
     save(vae, images[:512], weights)
     learning = [parameter for parameter in vae.parameters() if parameter.requires_grad]
-    run = Run(cache / "vae.pt", vae, Muon(learning, RATE), generator, decay=0.998)
+    run = Run(cache / "vae.pt", vae, Muon(learning, RATE, precision=torch.bfloat16), generator, decay=0.998)
 
     def loss(step: int) -> Tensor:
         x = pixels(images[torch.randint(len(images), (BATCH,), generator=generator)])

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...personalization.muon import Muon
 from ..autoencoder import PatchAutoencoder
 from ..judge import CROP_HEADS, NAMES, WHOLE_HEADS, new_networks, pixels, save_judge, split_heads
 from ..judge_networks import FEATURES, OBJECT, Crop, Frame, Seen, Style, Thing, Whole, closer, cut, framed
 from ..model import CHANNELS, read_weights
 from . import autoencoder
 from .judge_pictures import FACTOR_NAMES, LOOKS, UNKNOWN, VIEWS, Scenes, Views, scenes, views
-from .muon import Muon
 from .state import Run, report, warm_then_decay
 
 SCENE_PICTURES, VIEW_PICTURES = 64_000, 240_000
@@ -43,7 +43,7 @@ def train(cache: Path, weights: Path, names: tuple[str, ...] = NAMES, workers: i
 
 def _learn(module: nn.Module, path: Path, steps: int, loss: Callable[[torch.Generator], Tensor]) -> None:
     draw = torch.Generator().manual_seed(41)
-    run = Run(path, module, Muon(module.parameters(), RATE), draw, decay=0.99)
+    run = Run(path, module, Muon(module.parameters(), RATE, precision=torch.bfloat16), draw, decay=0.99)
     report(path.stem, run.steps(steps, warm_then_decay(RATE, steps, cooldown=0.6), lambda step: loss(draw)))
     module.load_state_dict(run.weights())
 

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...personalization.comfyui.small_attention import small_attention
+from ...personalization.muon import Muon
 from ..model import initialise, new_unet
-from .muon import Muon
 from .state import Run, report, warm_then_decay
 
 BATCH = 256
@@ -44,7 +44,7 @@ def train(lesson: Lesson, steps: int, cache: Path, start: dict[str, Tensor] | No
     unet = new_unet()
     initialise(unet, generator)
     unet.load_state_dict(start or unet.state_dict())
-    run = Run(cache / "unet.pt", unet, Muon(unet.parameters(), RATE), generator, decay=0.998)
+    run = Run(cache / "unet.pt", unet, Muon(unet.parameters(), RATE, precision=torch.bfloat16), generator, decay=0.998)
 
     def loss(step: int) -> Tensor:
         picked = torch.randint(len(latents), (BATCH,), generator=generator)

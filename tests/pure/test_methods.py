@@ -11,6 +11,7 @@ from concept_loom.personalization.concept import ROLES, Base
 from concept_loom.personalization.exchange.families import known_bases
 from concept_loom.personalization.learning_state import fresh_optimizer
 from concept_loom.personalization.methods import AUTO, LARGEST, METHODS, Beginning, chosen, start
+from concept_loom.personalization.muon import Muon
 from concept_loom.personalization.parts.low_rank import LowRank, layer_widths
 from concept_loom.personalization.recipe import FAMILIES, Recipe, Stage, recipe_for, sourced
 
@@ -94,6 +95,13 @@ def test_its_stages_train_the_word_then_text_layers_then_all_layers() -> None:
     assert {name.split(".", 4)[4] for name in layers} == {
         f"{layer}.{ab}" for layer in layer_widths(BASE.sites[0]) for ab in "ab"
     }
+
+
+def test_muon_moves_layers_and_adamw_the_word() -> None:
+    recipe = replace(STAGED_3, optimizer="muon")
+    tensors = start(beginning(recipe=recipe)).tensors()
+    assert [type(fresh_optimizer(tensors, stage, recipe)) for stage in recipe.stages] == [torch.optim.AdamW, Muon, Muon]
+    assert type(fresh_optimizer(tensors, recipe.stages[2], STAGED_3)) is torch.optim.AdamW
 
 
 def test_staged_steps_and_prompts_are_the_papers() -> None:

@@ -1,0 +1,76 @@
+"""Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal, so that every direction moves alike.
+
+Updates have the size of AdamW's (Liu et al. 2025, arXiv 2502.16982, section 2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+SIZE = 0.2  # root mean square of an update over the learning rate
+
+
+class Muon(torch.optim.Optimizer):
+    """Weights with two or more axes by Muon, all others by AdamW."""
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.02,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        """`precision`: of the orthogonal matrices. bfloat16 is faster where they are large."""
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.precision = precision
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            alike: dict[torch.Size, list[Tensor]] = {}
+            for weight in group["params"]:
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                alike.setdefault(weight.shape, []).append(weight)
+            for shape, weights in alike.items():
+                update = self._matrices if len(shape) > 1 else self._vectors
+                torch._foreach_sub_(weights, update(weights, group["momentum"]), alpha=group["lr"])
+
+    def _matrices(self, weights: Sequence[Tensor], momentum: float) -> list[Tensor]:
+        """Of weights of one shape, together: low-rank layers are many and small."""
+        moved = torch.stack([self._moved(weight, momentum).flatten(1) for weight in weights])
+        size = SIZE * max(moved.shape[1:]) ** 0.5
+        rows = orthogonal(moved.to(self.precision)).to(moved.dtype)
+        return [size * own.view_as(weight) for own, weight in zip(rows, weights, strict=True)]
+
+    def _moved(self, weight: Tensor, momentum: float) -> Tensor:
+        """The gradient with momentum, after Nesterov."""
+        mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))
+        mean.lerp_(weight.grad, 1 - momentum)
+        return weight.grad.lerp(mean, momentum)
+
+    def _vectors(self, weights: Sequence[Tensor], momentum: float) -> list[Tensor]:
+        return [self._vector(weight, weight.grad, momentum) for weight in weights]
+
+    def _vector(self, weight: Tensor, grad: Tensor, momentum: float) -> Tensor:
+        mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))
+        square = self.state[weight].setdefault("square", torch.zeros_like(weight))
+        mean.lerp_(grad, 1 - momentum)
+        square.lerp_(grad**2, 0.02)
+        return mean / (square.sqrt() + 1e-8)
+
+
+def orthogonal(x: Tensor) -> Tensor:
+    """Nearly U V^T of every x = U S V^T, (..., n, m), by five Newton-Schulz steps."""
+    a, b, c = NEWTON_SCHULZ
+    wide = x.shape[-2] <= x.shape[-1]
+    y = x if wide else x.mT
+    y = y / (torch.linalg.matrix_norm(y, keepdim=True) + 1e-7)
+    for _ in range(5):
+        square = y @ y.mT
+        y = a * y + (b * square + c * square @ square) @ y
+    return y if wide else y.mT
