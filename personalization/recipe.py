@@ -284,7 +284,7 @@ RECIPES: dict[tuple[str, str], Sourced] = {
             batch_size=8,
             strength=0.8,
         ),
-        measured="bench methods, world seed 0; rates, schedule and strength by hand (benchmarks/trials.md)",
+        measured="bench methods, world seed 0; optimiser, rates, schedule, strength by hand (benchmarks/trials.md)",
     ),
 }
 
