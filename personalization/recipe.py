@@ -280,7 +280,7 @@ RECIPES: dict[tuple[str, str], Sourced] = {
             stages=_staged(5e-3, 8e-3, 2.5e-2, 200, uncaptioned=True),
             optimizer=MUON,
             steps=192,
-            reach=192,
+            reach=110,
             batch_size=8,
             strength=0.8,
         ),
