@@ -41,9 +41,10 @@ DEFAULTS: dict[str, Any] = {  # the node's own
     "bucket_mode": False,
     "bypass_mode": False,
 }
+BATCH = 16
 TUNED = {
     **DEFAULTS,
-    "batch_size": 16,
+    "batch_size": BATCH,
     "training_dtype": "fp32",
     "lora_dtype": "fp32",
     "gradient_checkpointing": False,
@@ -52,12 +53,13 @@ TUNED = {
 
 @dataclass(frozen=True)
 class Lora:
-    """Core Train LoRA as its node trains it: rank 8, fp32, no checkpointing, the same batch and seconds as ours."""
+    """Core Train LoRA as its node trains it: rank 8, fp32, no checkpointing, the same seconds as ours."""
 
     rate: float
     strength: float
     seconds: float
     captioned: bool = False  # each picture under its own prompt
+    batch: int = BATCH
 
     def train(self, tunnel: Tunnel, case: Case) -> Trained:
         noun = f"{RARE} {case.class_word}"
@@ -67,17 +69,18 @@ class Lora:
     def trained(self, tunnel: Tunnel, lesson: Lesson) -> Trained:
         """As many steps as fit in the seconds, which two short runs tell beforehand."""
         base = base_of(tunnel.playground.model).fingerprint
-        key = key_of(base, "core LoRA", self.rate, self.seconds, lesson.prompts, lesson.seed, lesson.pictures)
+        batch = () if self.batch == BATCH else (self.batch,)
+        key = key_of(base, "core LoRA", self.rate, self.seconds, *batch, lesson.prompts, lesson.seed, lesson.pictures)
         return Trained(*tunnel.kept.tensors(key, lambda: self._trained(tunnel, lesson)))
 
     def _trained(self, tunnel: Tunnel, lesson: Lesson) -> tuple[dict[str, Tensor], Took]:
         began = time.perf_counter()
-        trained_lora(tunnel, lesson, self.rate, 3)
+        trained_lora(tunnel, lesson, self.rate, 3, self.batch)
         start_up = time.perf_counter() - began
-        trained_lora(tunnel, lesson, self.rate, 9)
+        trained_lora(tunnel, lesson, self.rate, 9, self.batch)
         per_step = max((time.perf_counter() - began - 2 * start_up) / 6, 1e-3)
         steps = max(1, int(self.seconds / per_step))
-        weights = trained_lora(tunnel, lesson, self.rate, steps)
+        weights = trained_lora(tunnel, lesson, self.rate, steps, self.batch)
         return weights, Took(time.perf_counter() - began, steps)
 
     def on(self, model: ModelPatcher, weights: dict[str, Tensor]) -> ModelPatcher:
@@ -107,26 +110,30 @@ def train_lora(model: ModelPatcher, samples: Tensor, positive: list, options: di
 
 
 @torch.inference_mode()  # as the host runs its nodes
-def trained_lora(tunnel: Tunnel, lesson: Lesson, rate: float, steps: int) -> dict[str, Tensor]:
+def trained_lora(tunnel: Tunnel, lesson: Lesson, rate: float, steps: int, batch: int = BATCH) -> dict[str, Tensor]:
     """After so many steps of the node on the playground."""
     playground = tunnel.playground
     samples = playground.vae.encode(lesson.pictures.float() / 255)
     clip = playground.clip
     positive = [clip.encode_from_tokens_scheduled(clip.tokenize(prompt)) for prompt in lesson.prompts]
-    return train_lora(
-        playground.model, samples, positive, {**TUNED, "steps": steps, "learning_rate": rate, "seed": lesson.seed}
-    )
+    own = {"batch_size": batch, "steps": steps, "learning_rate": rate, "seed": lesson.seed}
+    return train_lora(playground.model, samples, positive, {**TUNED, **own})
 
 
 def tuned(
-    tunnel: Tunnel, world_seed: int, seconds: float, settings: Sequence[Setting], captioned: bool = False
+    tunnel: Tunnel,
+    world_seed: int,
+    seconds: float,
+    settings: Sequence[Setting],
+    captioned: bool = False,
+    batch: int = BATCH,
 ) -> Lora:
     """The peer at its best: the rate and strength with the highest identity plus attributes on other instances."""
     others = cases(TUNING, world_seed + 7919, settings)
     tried: dict[tuple[float, float], float] = {}
     for rate in RATES:
         for case in others:
-            lora = Lora(rate, 1.0, seconds, captioned)
+            lora = Lora(rate, 1.0, seconds, captioned, batch)
             weights = lora.train(tunnel, case).weights
             for strength in STRENGTHS:
                 scores = tunnel.score(case, replace(lora, strength=strength).sample(tunnel, case, weights))
@@ -134,4 +141,4 @@ def tuned(
     rate, strength = max(tried, key=lambda pair: tried[pair])
     which = "core Train LoRA with captions" if captioned else "core Train LoRA"
     print(f"{which}, tuned on {TUNING} other instances: learning rate {rate:g}, strength {strength:g}")
-    return Lora(rate, strength, seconds, captioned)
+    return Lora(rate, strength, seconds, captioned, batch)

@@ -25,7 +25,7 @@ from ..playground.judge import NAMES, load_judge
 from ..playground.model import ENCODER, WEIGHTS, load
 from ..playground.world import PROMPTS
 from . import ablations
-from .core_lora import Lora, tuned
+from .core_lora import BATCH, Lora, tuned
 from .kept import Kept
 from .made import Captions, Cost, Made, Method, class_word, concept_method, encoded_method, full_caption, of, row, timed
 from .statistics import closed_share, paired_interval
@@ -51,6 +51,7 @@ class Bench:
         quick, self.weights = wanted.quick, wanted.weights or WEIGHTS
         self.quick, self.world_seed, self.seconds = quick, wanted.world_seed, wanted.seconds
         self.ours = wanted.settings  # of all our methods
+        self.peer_batch = wanted.peer_batch
         self.only = ("class word", *wanted.rows) if wanted.rows else ()
         self.settings = PROMPTS[:: len(PROMPTS) // QUICK_PROMPTS][:QUICK_PROMPTS] if quick else PROMPTS[:10]
         self.tunnel = Tunnel(load(self.weights), load_judge(wanted.judge, self.weights), kept=Kept(wanted.learned))
@@ -60,11 +61,14 @@ class Bench:
 
     @cached_property
     def peer(self) -> Lora:
-        return tuned(self.tunnel, self.world_seed, self.seconds, self.settings)
+        return self._tuned(captioned=False)
 
     @cached_property
     def captioned_peer(self) -> Lora:
-        return tuned(self.tunnel, self.world_seed, self.seconds, self.settings, captioned=True)
+        return self._tuned(captioned=True)
+
+    def _tuned(self, captioned: bool) -> Lora:
+        return tuned(self.tunnel, self.world_seed, self.seconds, self.settings, captioned, self.peer_batch)
 
     def recipe(self, method: str) -> Recipe:
         return with_settings(timed(method, self.seconds), self.ours)
@@ -145,6 +149,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--instances", type=int, help="how many instances, instead of the table's own number")
     parser.add_argument("--rows", nargs="+", default=(), help="only these rows and the class word's")
     parser.add_argument("--settings", default="", help="of our methods, as on Learn Concept: rank=16")
+    parser.add_argument("--peer-batch", type=int, default=BATCH, help="pictures in a step of core Train LoRA")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of learning, for every row of the tables")
     parser.add_argument("--steps", type=int, default=ablations.STEPS, help="of learning, for every row of --ablations")
     parser.add_argument("--judge", choices=NAMES, default=NAMES[0], help="who scores the pictures")
@@ -158,6 +163,7 @@ def run(wanted: Namespace) -> int:
     about["weights"] = fingerprint(wanted.weights or WEIGHTS)
     about |= {} if wanted.judge == NAMES[0] else {"judge": wanted.judge}
     about |= {"settings": wanted.settings} if wanted.settings else {}
+    about |= {} if wanted.peer_batch == BATCH else {"peer_batch": wanted.peer_batch}
     table = Table(wanted.json, {**about, "instances": len(bench.cases), "seconds": wanted.seconds})
     with tempfile.TemporaryDirectory() as folder:
         for name, make in bench.methods(Path(folder)).items():
