@@ -34,6 +34,8 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             alike: dict[torch.Size, list[Tensor]] = {}
             for weight in group["params"]:
+                if weight.grad is None:  # as torch's own: an attractor whose picture this batch left out
+                    continue
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 alike.setdefault(weight.shape, []).append(weight)
             for shape, weights in alike.items():

@@ -44,6 +44,14 @@ def test_weights_of_one_shape_move_together_as_they_would_alone() -> None:
         assert torch.allclose(alone, weight, atol=1e-6) and not torch.equal(weight, torch.ones_like(weight))
 
 
+def test_what_has_no_gradient_stays() -> None:
+    still, moving = torch.ones(4, 16), torch.ones(4, 16)
+    optimizer = Muon([still, moving], 0.1)
+    moving.grad = seeded(4, 16)
+    optimizer.step()
+    assert torch.equal(still, torch.ones(4, 16)) and not torch.equal(moving, still)
+
+
 def test_it_goes_on_from_its_state() -> None:
     grads = [seeded(4, 16), seeded(5)]
     whole, parted = [torch.zeros_like(grad) for grad in grads], [torch.zeros_like(grad) for grad in grads]
