@@ -282,7 +282,7 @@ RECIPES: dict[tuple[str, str], Sourced] = {
             steps=192,
             reach=110,
             batch_size=8,
-            strength=0.8,
+            strength=0.7,
         ),
         measured="bench methods, world seed 0; optimiser, rates, schedule, strength by hand (benchmarks/trials.md)",
     ),

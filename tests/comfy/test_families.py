@@ -15,11 +15,12 @@ from concept_loom.personalization.learner import learn
 
 from . import tiny
 from .neighbours import sampling
-from .test_learning import QUICK, latents, task
+from .test_learning import NESTED, QUICK, STAGED, latents, task
 from .test_prompt_to_picture import Canvas, differ, encode, sample
 from .variants import KINDS, VARIANTS, Variant
 
 EACH = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+SHORT = (replace(QUICK, steps=1), replace(STAGED, steps=3), replace(NESTED, steps=1))  # a step per stage
 
 
 def made(variant: Variant):
@@ -27,12 +28,13 @@ def made(variant: Variant):
         return tiny.fresh_model(variant.family, **variant.how)
 
 
+@pytest.mark.parametrize("recipe", SHORT, ids=lambda recipe: recipe.method)
 @EACH
-def test_a_concept_is_learned_saved_loaded_and_composed(variant, tmp_path):
+def test_a_concept_is_learned_saved_loaded_and_composed(variant, recipe, tmp_path):
     model, clip = made(variant), tiny.clip(variant.family)
     assert base_of(model).prediction == variant.prediction
     with training_session(model, clip) as session:
-        learned = learn(task(session, replace(QUICK, steps=1), latents=latents(held_out=0)))
+        learned = learn(task(session, recipe, latents=latents(held_out=0)))
     assert torch.tensor(learned.losses).isfinite().all()
     save(learned.concept, tmp_path / "mug.safetensors")
     canvas = Canvas(PlacedConcept(load(tmp_path / "mug.safetensors")), family=variant.family, model=model)
