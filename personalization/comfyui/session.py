@@ -73,11 +73,7 @@ def _trainable_model(model: comfy.model_patcher.ModelPatcher) -> comfy.model_pat
     """A clone over the canvas's own weights. Paged ones cannot be trained on: the host loads those once more."""
     if not model.is_dynamic():
         return _fit_to_compute(without_concepts(model.clone()))
-    if model.cached_patcher_init is None:
-        raise ValueError(
-            "This MODEL pages its weights (dynamic VRAM) and does not say how to load it again. Learning needs weights "
-            "that stay in place. Load it with a core loader, or start ComfyUI with --disable-dynamic-vram."
-        )
+    _check_loadable(model, "MODEL")
     # ComfyUI 0.18 knows no deep clone: there the weights are the canvas's own, as above.
     deep = {"force_deepcopy": True} if "force_deepcopy" in signature(model.clone).parameters else {}
     return _fit_to_compute(without_concepts(model.clone(disable_dynamic=True, **deep)))
@@ -98,9 +94,20 @@ def _fit_to_compute(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patc
 
 
 def _trainable_clip(clip: comfy.sd.CLIP) -> comfy.sd.CLIP:
+    if clip.patcher.is_dynamic():
+        _check_loadable(clip.patcher, "CLIP")
     copy = clip.clone(disable_dynamic=clip.patcher.is_dynamic())
     copy.cond_stage_model = copy.patcher.model  # a clone that is no longer dynamic brings a model of its own
     return copy
+
+
+def _check_loadable(patcher: comfy.model_patcher.ModelPatcher, socket: str) -> None:
+    """Raises ValueError where paged weights do not say how they are loaded once more."""
+    if patcher.cached_patcher_init is None:
+        raise ValueError(
+            f"This {socket} pages its weights (dynamic VRAM) and does not say how to load it again. Learning needs "
+            "weights that stay in place. Load it with a core loader, or start ComfyUI with --disable-dynamic-vram."
+        )
 
 
 @contextmanager

@@ -270,6 +270,14 @@ def test_a_model_that_pages_its_weights_is_trained_on_a_copy_that_the_host_loads
     assert loads == [True] and all(tensor.grad.norm() > 0 for tensor in tensors.values())
 
 
+@pytest.mark.parametrize("socket", ["MODEL", "CLIP"])
+def test_paged_weights_that_cannot_be_loaded_again_are_refused(socket, monkeypatch):
+    model, clip = given("SD 1.5")
+    monkeypatch.setattr(model if socket == "MODEL" else clip.patcher, "is_dynamic", lambda: True)
+    with pytest.raises(ValueError, match=rf"This {socket} pages .* --disable-dynamic-vram"):
+        training_session(model, clip).__enter__()
+
+
 def test_a_model_whose_weights_stay_in_place_is_not_loaded_twice():
     model, clip = given("SD 1.5")
     model.cached_patcher_init = (tiny.fresh_model, ())
