@@ -26,7 +26,7 @@ from ..playground.scores import leaks
 from ..playground.world import PROMPTS
 from .finetuned import RANK, SIZE, finetuned
 from .kept import Kept
-from .made import Captions, Made, Method, concept_method, of, row, taking
+from .made import Captions, Made, Method, concept_method, of, recipe_key, row, taking
 from .statistics import closed_share, paired_interval
 from .table import Table, fingerprint, print_table
 from .wind_tunnel import Case, Sampled, Tunnel, before, cases
@@ -149,7 +149,8 @@ def run(wanted: Namespace) -> int:
         about["weights"] = fingerprint(wanted.weights or WEIGHTS)
         table = Table(wanted.json, {**about, "steps": wanted.steps, "finetuned": {"rank": RANK, "size": SIZE}})
         for name, ablation in ablations(wanted.steps).items():
-            made = table.row(name, lambda ablation=ablation: bench.row(ablation))
+            key = recipe_key(ablation.recipe) if ablation.recipe else ""
+            made = table.row(name, lambda ablation=ablation: bench.row(ablation), recipe=key)
             print(f"{name}: identity {made['identity']:.3f}, attributes {made['attributes']:.3f}", flush=True)
         table.once("ceiling_per_case", bench.ceiling)
     finish(table.values)

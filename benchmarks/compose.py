@@ -9,6 +9,7 @@ Captions are written, or the model's own (Caption Pictures).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from ..personalization.composition import as_recommended
 from ..personalization.concept import Concept
 from ..personalization.dataset import dataset_of
 from ..personalization.pictures import Picture
+from ..personalization.recipe import Recipe
 from ..personalization.scores import likeness
 from ..playground.judge import load_judge
 from ..playground.model import WEIGHTS, load
@@ -30,7 +32,7 @@ from ..playground.world import PROMPTS, Scene, Setting, Style, describe, draw_in
 from .core_lora import RARE, Lesson, Lora, tuned
 from .judging import QUICK, figures
 from .kept import Kept
-from .made import Captions, learned_by, learned_subject, reading, timed
+from .made import Captions, learned_by, learned_subject, reading, recipe_key, timed
 from .methods import SECONDS
 from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import SPLIT, TRAINING, Case, Sampled, Tunnel, cases, setting_of
@@ -95,6 +97,12 @@ def _in_style(rng: np.random.Generator, style: Style, but: str) -> Scene:
     return draw_scene(rng, subject=subject, second="none", style=style, split=SPLIT)
 
 
+def recipes(method: str) -> tuple[Recipe, Recipe]:
+    """For a subject and for a style."""
+    name, captions = METHODS[method]
+    return reading(timed(name, SECONDS), captions), timed(name, SECONDS, "style")
+
+
 class Bench:
     def __init__(self, world_seed: int, quick: bool, weights: Path, kept: Kept) -> None:
         self.world_seed = world_seed
@@ -113,20 +121,18 @@ class Bench:
         return self._scores([self._stacked(pair, lora) for pair in self.pairs], limits)
 
     def _woven(self, pair: Pair, method: str) -> Sampled:
-        name, captions = METHODS[method]
-        recipe = reading(timed(name, SECONDS), captions)
-        subject = learned_subject(recipe, self.tunnel, pair.case, captions)
-        composition = (as_recommended(subject), as_recommended(self._style(pair, name, captions)))
+        (_, captions), (of_subject, of_style) = METHODS[method], recipes(method)
+        subject = learned_subject(of_subject, self.tunnel, pair.case, captions)
+        composition = (as_recommended(subject), as_recommended(self._style(pair, of_style, captions)))
         model = weave_model(self.tunnel.playground.model, composition)
         clip = weave_clip(self.tunnel.playground.clip, composition)
         return self.tunnel.sample(pair.case, f"<{subject.info.placeholder}>", model, clip)
 
-    def _style(self, pair: Pair, method: str, captions: Captions) -> Concept:
+    def _style(self, pair: Pair, recipe: Recipe, captions: Captions) -> Concept:
         written = pair.captions("{}") if captions is Captions.WRITTEN else [""] * len(pair.training)
         shown = zip(pair.training, written, strict=True)
         dataset = dataset_of([Picture(f"{i}", pixels, caption=said) for i, (pixels, said) in enumerate(shown)])
-        recipe, words = timed(method, SECONDS, "style"), (LOOK, "", "style")
-        return learned_by(recipe, self.tunnel, dataset, words, pair.case.seed, captions)
+        return learned_by(recipe, self.tunnel, dataset, (LOOK, "", "style"), pair.case.seed, captions)
 
     def _stacked(self, pair: Pair, lora: Lora) -> Sampled:
         subject = lora.train(self.tunnel, pair.case).weights
@@ -154,6 +160,7 @@ def main(argv: list[str]) -> int:
     wanted = arguments("compose", learns=True).parse_args(argv)
     bench = Bench(wanted.world_seed, wanted.quick, wanted.weights or WEIGHTS, Kept(wanted.learned))
     about = {"bench": "compose", "world_seed": wanted.world_seed, "quick": wanted.quick}
+    about["recipes"] = recipe_key(*chain.from_iterable(map(recipes, METHODS)))
     table = Table(wanted.json, {**about, "weights": fingerprint(wanted.weights or WEIGHTS)})
     limits = Thresholds(*table.once("thresholds", bench.thresholds))
     for method in METHODS:

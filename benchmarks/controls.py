@@ -23,7 +23,7 @@ from ..playground.model import WEIGHTS, load
 from ..playground.scores import leaks
 from ..playground.world import CLASSES, PROMPTS, draw_instance, draw_scene, render
 from .kept import Kept
-from .made import drawn, learned_subject, taking
+from .made import drawn, learned_subject, recipe_key, taking
 from .statistics import closed_share
 from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import SPLIT, TRAINING, Case, Sampled, Tunnel, cases
@@ -111,10 +111,13 @@ class Controls:
         return float(torch.cat(seen).nanmean())
 
 
-def from_rows(path: Path | None) -> dict | None:
-    """Textual inversion below LoRA in identity, from the rows of `bench methods`."""
-    rows = {row["method"]: row for row in json.loads(path.read_text())["rows"]} if path and path.exists() else {}
+def from_rows(path: Path | None, about: dict) -> dict | None:
+    """Textual inversion below LoRA in identity, from the rows of `bench methods` in this world on this model."""
+    found = json.loads(path.read_text()) if path and path.exists() else {"rows": []}
+    rows = {row["method"]: row for row in found["rows"]}
     if not {"textual inversion", "core Train LoRA"} <= set(rows):
+        return None
+    if any(found["about"][name] != about[name] for name in ("world_seed", "weights")):
         return None
     below, above = (rows[name]["identity"] for name in ("textual inversion", "core Train LoRA"))
     return {"holds": below < above, "identity": [below, above]}
@@ -126,27 +129,23 @@ def main(argv: list[str]) -> int:
     wanted = parser.parse_args(argv)
     controls = Controls(wanted.world_seed, wanted.quick, wanted.weights or WEIGHTS, Kept(wanted.learned))
     about = {"bench": "controls", "world_seed": wanted.world_seed, "quick": wanted.quick}
+    about["recipe"] = recipe_key(taking(METHOD, STEPS))
     table = Table(wanted.json, {**about, "weights": fingerprint(wanted.weights or WEIGHTS)})
     table.once("own_closed", lambda: controls.closed(controls.cases))
     table.once("other_instance_closed", lambda: controls.closed(controls.mates))
     table.once("shuffled_closed", lambda: controls.closed(controls.shuffled()))
     table.once("copy_alarm_on_memorised", lambda: controls.copies(memorised=True))
     table.once("copy_alarm_on_real", lambda: controls.copies(memorised=False))
-    table.once("orderings", lambda: orderings(controls, wanted.methods))
+    table.entry("orderings", "overtraining costs attributes", controls.overtraining)
+    table.entry("orderings", "one background leaks", controls.leaking)
+    if ordered := from_rows(wanted.methods, table.values["about"]):
+        table.entry("orderings", "textual inversion below LoRA", lambda: ordered)
     show(table.values)
     return 0
-
-
-def orderings(controls: Controls, methods: Path | None) -> dict:
-    return {
-        "textual inversion below LoRA": from_rows(methods),
-        "overtraining costs attributes": controls.overtraining(),
-        "one background leaks": controls.leaking(),
-    }
 
 
 def show(values: dict) -> None:
     names = ("own_closed", "other_instance_closed", "shuffled_closed", "copy_alarm_on_memorised", "copy_alarm_on_real")
     print_table(("control", "value"), [(name.replace("_", " "), values[name]) for name in names])
     for name, found in values["orderings"].items():
-        print(f"{name}: {'not measured' if found is None else 'holds' if found['holds'] else 'BROKEN'} {found or ''}")
+        print(f"{name}: {'holds' if found['holds'] else 'BROKEN'} {found}")

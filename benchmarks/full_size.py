@@ -13,6 +13,7 @@ import comfy.model_patcher
 import comfy.sd
 import torch
 from comfy import model_detection, supported_models
+from comfy.ldm.models.autoencoder import AutoencoderKL
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -55,6 +56,18 @@ SDXL = COMMON | {
     "use_linear_in_transformer": True,
     "adm_in_channels": 2816,
     "num_classes": "sequential",
+}
+VAE: dict[str, Any] = {  # of all three
+    "double_z": True,
+    "z_channels": 4,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 128,
+    "ch_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "attn_resolutions": [],
+    "dropout": 0.0,
 }
 UNETS = {
     "SD 1.5": (supported_models.SD15, SD15),
@@ -116,18 +129,20 @@ def checkpoint(family: str, folder: Path) -> Path:
 
 @torch.no_grad()
 def state_of(family: str) -> dict[str, Tensor]:
-    """Random weights under the names of the family's published checkpoints; no VAE."""
+    """Random weights under the names of the family's published checkpoints."""
     kind, unet = UNETS[family]
     config = kind({**unet})
     network = config.get_model({}, "", device=torch.device("cpu")).diffusion_model
     target = config.clip_target({})
     clip = comfy.sd.CLIP(target, model_options={"dtype": torch.float16}).cond_stage_model
+    vae = AutoencoderKL(embed_dim=VAE["z_channels"], ddconfig=VAE)
     noise = torch.randn(DRAWN, generator=torch.Generator().manual_seed(0))
-    for module in (network, clip):
+    for module in (network, clip, vae):
         for name, parameter in module.named_parameters():
             _fill(name, parameter, noise)
     named = config.process_unet_state_dict_for_saving(network.state_dict())
     named |= config.process_clip_state_dict_for_saving(clip.state_dict())
+    named |= config.process_vae_state_dict_for_saving(vae.state_dict())
     return {name: tensor.half().contiguous() for name, tensor in named.items()}
 
 

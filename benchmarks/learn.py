@@ -19,7 +19,7 @@ from ..playground.model import WEIGHTS, load
 from ..playground.world import PROMPTS
 from .core_lora import RARE, RATES, Lesson, Lora, trained_lora
 from .gauge import clock, device_name
-from .made import Captions, drawn, learned_subject, reading, taking
+from .made import Captions, drawn, learned_subject, reading, recipe_key, taking
 from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import Case, Sampled, Tunnel, cases
 
@@ -79,6 +79,7 @@ def main(argv: list[str]) -> int:
     wanted = parser.parse_args(argv)
     settings = PROMPTS[:: len(PROMPTS) // QUICK_SETTINGS][:QUICK_SETTINGS] if wanted.quick else PROMPTS[:SETTINGS]
     about = {"bench": "learn", "world_seed": wanted.world_seed, "quick": wanted.quick, "to_score": wanted.to_score}
+    about["recipes"] = recipe_key(*(reading(taking(method, RUNGS[0]), captions) for method, captions in OURS.values()))
     folder = wanted.weights or WEIGHTS
     table = Table(wanted.json, {**about, "weights": fingerprint(folder)})
     table.values["device"] = device_name()

@@ -31,6 +31,7 @@ from ..playground.model import FAMILY
 from .kept import Took, key_of
 from .wind_tunnel import Case, Sampled, Tunnel
 
+SHORTEST = 0.1  # seconds of learning, where captions take as long as there is: a step
 Words = tuple[str, str, str]  # placeholder, class word, role
 
 
@@ -152,7 +153,7 @@ def learned(
         if captions is Captions.MODELS:
             asking = time.perf_counter()
             shown = latents_of(canvas, captioned(canvas, dataset, *words[1:]), base)
-            left = max(recipe.seconds - (time.perf_counter() - asking), 0.0)
+            left = max(recipe.seconds - (time.perf_counter() - asking), SHORTEST)
             own = replace(recipe, seconds=left)
         with training_session(canvas.model, canvas.clip) as session:
             beginning = Beginning(session.encoder, base, own, *words, denoiser=session.denoiser, latents=shown)
@@ -177,6 +178,11 @@ def timed(method: str, seconds: float, role: str = "subject") -> Recipe:
 def taking(method: str, steps: int) -> Recipe:
     """The playground's recipe of `method` for a subject, with so many steps: the same on a busy machine."""
     return replace(recipe_for(method, FAMILY, "subject"), steps=steps)
+
+
+def recipe_key(*recipes: Recipe) -> str:
+    """Of all that decides what is learned and how it is used."""
+    return key_of(*({**one.decisive(), "strength": one.strength} for one in recipes))
 
 
 def row(tunnel: Tunnel, cases: Sequence[Case], method: Method, also: Also = lambda case, sampled: {}) -> dict:

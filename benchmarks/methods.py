@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,21 @@ from ..playground.world import PROMPTS
 from . import ablations
 from .core_lora import BATCH, Lora, tuned
 from .kept import Kept
-from .made import Captions, Cost, Made, Method, class_word, concept_method, encoded_method, full_caption, of, row, timed
+from .made import (
+    Captions,
+    Cost,
+    Made,
+    Method,
+    class_word,
+    concept_method,
+    encoded_method,
+    full_caption,
+    of,
+    reading,
+    recipe_key,
+    row,
+    timed,
+)
 from .statistics import closed_share, paired_interval
 from .table import Table, arguments, fingerprint, print_table
 from .wind_tunnel import Case, Tunnel, cases
@@ -44,6 +58,13 @@ def core_lora(lora: Lora, tunnel: Tunnel, case: Case) -> Made:
     weights, took = lora.train(tunnel, case)
     numbers, size = (sum(count) for count in zip(*((t.numel(), t.nbytes) for t in weights.values()), strict=True))
     return Made(lora.sample(tunnel, case, weights), Cost(*took, numbers, size))
+
+
+class Due(NamedTuple):
+    """A method, made when its row is due, since the peer is tuned first; `recipe`: the key of ours."""
+
+    make: Callable[[], Method]
+    recipe: str = ""
 
 
 class Bench:
@@ -73,29 +94,25 @@ class Bench:
     def recipe(self, method: str) -> Recipe:
         return with_settings(timed(method, self.seconds), self.ours)
 
-    def methods(self, scratch: Path) -> dict[str, Callable[[], Method]]:
-        """In the order of their rows; each is made when its row is due, since the peer is tuned first."""
+    def methods(self, scratch: Path) -> dict[str, Due]:
+        """In the order of their rows."""
 
-        def ours(method: str, **changes: Any) -> Callable[[], Method]:
-            return lambda: concept_method(replace(self.recipe(method), **changes), scratch)
+        def ours(method: str, captions: Captions = Captions.NONE, **changes: Any) -> Due:
+            recipe = reading(replace(self.recipe(method), **changes), captions)
+            return Due(lambda: concept_method(recipe, scratch, captions=captions), recipe_key(recipe))
 
-        def captioned(captions: Captions) -> dict[str, Callable[[], Method]]:
-            recipe = self.recipe("staged fast").captioned()
-            return {f"staged fast{captions.value}": lambda: concept_method(recipe, scratch, captions=captions)}
-
-        rows: dict[str, Callable[[], Method]] = {
-            "class word": lambda: class_word,
-            "full caption": lambda: full_caption,
+        rows = {
+            "class word": Due(lambda: class_word),
+            "full caption": Due(lambda: full_caption),
             **{name: ours(name) for name in ("textual inversion", "quick", "layerwise", "nested", "staged fast")},
             "staged fast, attractor": ours("staged fast", attractor=True),
-            PEER: lambda: partial(core_lora, self.peer),
-            **captioned(Captions.MODELS),
-            **captioned(Captions.WRITTEN),
-            CAPTIONED_PEER: lambda: partial(core_lora, self.captioned_peer),
-            "nested encoder": lambda: encoded_method(self.weights / ENCODER, scratch),
+            PEER: Due(lambda: partial(core_lora, self.peer)),
+            **{f"staged fast{by.value}": ours("staged fast", by) for by in (Captions.MODELS, Captions.WRITTEN)},
+            CAPTIONED_PEER: Due(lambda: partial(core_lora, self.captioned_peer)),
+            "nested encoder": Due(lambda: encoded_method(self.weights / ENCODER, scratch)),
         }
         left_out = LEFT_OUT if self.quick else ()
-        return {name: make for name, make in rows.items() if name in (self.only or rows) and name not in left_out}
+        return {name: due for name, due in rows.items() if name in (self.only or rows) and name not in left_out}
 
     def peers(self) -> dict[str, Callable[[], dict[str, float]]]:
         """How each peer that has a row was tuned."""
@@ -166,8 +183,8 @@ def run(wanted: Namespace) -> int:
     about |= {} if wanted.peer_batch == BATCH else {"peer_batch": wanted.peer_batch}
     table = Table(wanted.json, {**about, "instances": len(bench.cases), "seconds": wanted.seconds})
     with tempfile.TemporaryDirectory() as folder:
-        for name, make in bench.methods(Path(folder)).items():
-            made = table.row(name, lambda make=make: bench.row(make()))
+        for name, due in bench.methods(Path(folder)).items():
+            made = table.row(name, lambda due=due: bench.row(due.make()), recipe=due.recipe)
             print(f"{name}: identity {made['identity']:.3f}, attributes {made['attributes']:.3f}", flush=True)
         for name, tune in bench.peers().items():
             table.entry("peers", name, tune)

@@ -35,14 +35,18 @@ class Table:
             values[name] = make()
             self.write()
 
-    def row(self, name: str, make: Callable[[], dict[str, Any]], column: str = "method") -> dict[str, Any]:
-        """The row of that name, made only if it is not there yet."""
+    def row(
+        self, name: str, make: Callable[[], dict[str, Any]], column: str = "method", recipe: str = ""
+    ) -> dict[str, Any]:
+        """The row of that name, made only if it is not there yet, or was made by another recipe."""
         rows = self.values.setdefault("rows", [])
         known = next((row for row in rows if row[column] == name), None)
-        if known is None:
-            known = {column: name, **make()}
-            rows.append(known)
+        if known is None or known.get("recipe", "") != recipe:
+            made = {column: name, **({"recipe": recipe} if recipe else {}), **make()}
+            at = rows.index(known) if known else len(rows)
+            rows[at : at + 1] = [made]
             self.write()
+            return made
         return known
 
     def write(self) -> None:

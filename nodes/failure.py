@@ -38,7 +38,7 @@ def explained(
     steps: deque[Step] = deque(maxlen=RECENT)
     held: deque[Held] = deque(maxlen=RECENT)
 
-    def watched(event: Event, picture_of: Callable[[Concept], Tensor | None]) -> None:
+    def watched(event: Event, picture_of: Callable[[Concept], Tensor]) -> None:
         if isinstance(event, Step):
             steps.append(event)
         elif isinstance(event, Held):

@@ -98,7 +98,8 @@ def _output(lesson: Lesson, curve: Curve) -> io.NodeOutput:
     placed = as_recommended(lesson.concept, lesson.word)
     pictures = [one for one in (lesson.picture, lesson.masked) if one is not None]
     images = [image for one in pictures for image in ui.PreviewImage(one).as_dict()["images"]]
-    shown = {"text": (told,), "images": images, "animated": (False,), "concept": (lesson.path.name,)}
+    shown = {"text": (told,), "images": images, "animated": (False,)}
+    shown |= {"concept": (name_of(lesson.path),), "peak_bytes": (lesson.peak,)}
     if drawn := curve.data():  # nothing to draw where it was found on disk
         shown["curve"] = (drawn,)
     return io.NodeOutput(placed, {"loss": list(lesson.concept.info.losses)}, lesson.picture, ui=shown)

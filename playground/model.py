@@ -72,6 +72,7 @@ class PlaygroundLatents(comfy.latent_formats.LatentFormat):
 
     scale_factor = 1.0
     latent_channels = CHANNELS
+    latent_rgb_factors = [[float(channel == colour) for colour in range(3)] for channel in range(CHANNELS)]
 
 
 class PlaygroundConfig(comfy.supported_models_base.BASE):
@@ -169,7 +170,8 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
 def load_model(folder: str | Path = WEIGHTS, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """The denoiser in a patcher; `cached_patcher_init` lets the host make deep clones from disk."""
     config = PlaygroundConfig({**UNET, "dtype": torch.float32})
-    config.latent_format.latent_rgb_factors = read_metadata(Path(folder) / "vae.safetensors").get("latent_rgb_factors")
+    fitted = read_metadata(Path(folder) / "vae.safetensors").get("latent_rgb_factors")
+    config.latent_format.latent_rgb_factors = fitted or PlaygroundLatents.latent_rgb_factors
     model = comfy.model_base.BaseModel(config, model_type=config.model_type({}), device="cpu")
     model.diffusion_model.load_state_dict(read_weights(folder, "unet"))
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher

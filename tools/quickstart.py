@@ -50,6 +50,16 @@ class Quickstart:
         return {kind: file.absolute().parent for kind, file in files.items() if file}
 
     @property
+    def is_own(self) -> bool:
+        """What the playground's judge, who knows only its own world, cannot score."""
+        return bool(self.images or self.checkpoint)
+
+    @property
+    def sees(self) -> bool:
+        """The playground brings an image encoder, a checkpoint none."""
+        return bool(self.clip_vision or not self.checkpoint)
+
+    @property
     def templates(self) -> tuple[str, ...]:
         """Captions with {} for the subject."""
         scenes = PEOPLES if self.checkpoint else SCENES
@@ -101,16 +111,16 @@ def run(client: Client, base: Path, request: Quickstart) -> list[Path]:
     began = time.monotonic()
     outputs = _do(client, graph.learning())
     told = outputs[graph.learn]
-    learning = report.Learning(told["text"][0], time.monotonic() - began)
+    learning = report.Learning(told["text"][0], time.monotonic() - began, told["peak_bytes"][0])
     concept = base / "output" / "concepts" / told["concept"][0]
     info = _header(concept)
     rows = _drawn(client, graph, request, info)
     OUTPUT.mkdir(exist_ok=True)
     kept = Path(shutil.copy2(concept, OUTPUT))
-    made = [_sheet(rows, info, request), kept]
+    scores = _clip_scores(client, graph, request) if request.is_own and request.sees else None
+    made = [_sheet(rows, info, request, scores), kept]
     if request.checkpoint:
-        scores = _clip_scores(client, graph, request.clip_vision.name) if request.clip_vision else None
-        device = client.get("/system_stats")["devices"][0]
+        device = client.get("/system_stats")["devices"][0]["name"]
         made.append(report.write(OUTPUT / "report.json", report.measured(info, learning, device, scores)))
     return made
 
@@ -168,7 +178,8 @@ def _removed(word: str) -> str:
 
 def _drawn(client: Client, graph: Graph, request: Quickstart, info: dict[str, Any]) -> list[Row]:
     """All cells in one prompt, through the same composed MODEL and CLIP."""
-    side = {"Playground": 64, "SDXL": 1024}.get(info["base"]["family"], 512)
+    kind = info["base"]["family"], info["base"]["prediction"]
+    side = {"Playground": 64, "SDXL": 1024}.get(kind[0], 768 if kind == ("SD 2", "v") else 512)
     asked = {
         title: [" ".join(template.format(noun).split()) for template in request.templates]
         for title, noun in _nouns(request, info).items()
@@ -221,9 +232,11 @@ def _references(request: Quickstart) -> list[Image.Image]:
     return [Image.fromarray(one.pixels.numpy()) for one in islice(readable, len(request.templates))]
 
 
-def _sheet(rows: list[Row], info: dict[str, Any], request: Quickstart) -> Path:
-    if not request.checkpoint and not request.images:
-        from .judged import with_scores  # the playground's judge knows only its own world
+def _sheet(rows: list[Row], info: dict[str, Any], request: Quickstart, scores: dict[str, Any] | None) -> Path:
+    if scores:
+        rows = _noted(rows, scores)
+    if not request.is_own:
+        from .judged import with_scores
 
         rows = with_scores(rows, info["class_word"])
     path = OUTPUT / "quickstart.png"
@@ -231,12 +244,23 @@ def _sheet(rows: list[Row], info: dict[str, Any], request: Quickstart) -> Path:
     return path
 
 
-def _clip_scores(client: Client, graph: Graph, clip_vision: str) -> dict[str, Any]:
-    """What Evaluate Concept says with this image encoder."""
-    seen = {"class_type": "CLIPVisionLoader", "inputs": {"clip_name": clip_vision}}
-    wires = {"model": [graph.model, 0], "clip": [graph.model, 1], "vae": [graph.model, 2]}
-    wires |= {"concept": [graph.learn, 0], "dataset": [graph.dataset, 0], "clip_vision": ["clip vision", 0]}
+def _noted(rows: list[Row], scores: dict[str, Any]) -> list[Row]:
+    """Beside pictures, class word and learned word what Evaluate Concept says of them, as far as it can."""
+    marks = [one["identity"] for one in scores["overall"]] or [None] * 3
+    kinds = ("class word", "learned", "your pictures")  # as Evaluate Concept lists them
+    notes = {kind: f"identity {mark:.2f}" for kind, mark in zip(kinds, marks, strict=True) if mark is not None}
+    return [row._replace(note=notes.get(row.title.partition(":")[0], row.note)) for row in rows]
+
+
+def _clip_scores(client: Client, graph: Graph, request: Quickstart) -> dict[str, Any]:
+    """What Evaluate Concept says with the checkpoint's image encoder or the playground's own."""
+    prompt = graph.learning()
+    seen = [graph.model, 3]
+    if request.clip_vision:
+        loaded = {"class_type": "CLIPVisionLoader", "inputs": {"clip_name": request.clip_vision.name}}
+        prompt, seen = {**prompt, "clip vision": loaded}, ["clip vision", 0]
+    wires = {"model": [graph.model, 0], "clip": [graph.model, 1], "vae": [graph.model, 2], "clip_vision": seen}
+    wires |= {"concept": [graph.learn, 0], "dataset": [graph.dataset, 0]}
     scored = {"class_type": "ConceptLoom_EvaluateConcept", "inputs": {**wires, "seeds": 1}}
     told = {"class_type": "PreviewAny", "inputs": {"source": ["scored", 2]}}
-    prompt = {**graph.learning(), "clip vision": seen, "scored": scored, "told": told}
-    return json.loads(_do(client, prompt)["told"]["text"][0])
+    return json.loads(_do(client, {**prompt, "scored": scored, "told": told})["told"]["text"][0])

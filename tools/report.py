@@ -14,15 +14,18 @@ UNSCORED = (
     "CLIP scores: a checkpoint brings no CLIP vision encoder and nothing is downloaded; give one by --clip-vision"
 )
 UNTIMED = "seconds of learning: not every step was trained in this run, as `learning` says"
-NO_PEAK = "peak memory: ComfyUI says only what torch holds on the device when it is asked, which was at the end"
-NO_MEMORY = "memory: ComfyUI does not say what torch holds on this kind of device"
+NO_PEAK = "peak memory: nothing was learned in this run"
 
 
 class Learning(NamedTuple):
-    """What Learn Concept said, and the seconds of its prompt, loading the checkpoint included."""
+    """What Learn Concept said, the seconds of its prompt, loading the checkpoint included, and its bytes at the peak.
+
+    On a GPU the peak is what torch held there, on a CPU all of ComfyUI.
+    """
 
     told: str
     seconds: float
+    peak: int
 
     @property
     def was_found(self) -> bool:
@@ -33,22 +36,22 @@ class Learning(NamedTuple):
         return not self.told.startswith((FOUND, RESUMED))
 
 
-def measured(info: Json, learning: Learning, device: Json, clip_scores: Json | None) -> Json:
-    """`info` is the concept file's own header, `device` the first of ComfyUI's /system_stats."""
-    held_out, memory = info.get("scores", {}).get("held_out"), _memory(device)
+def measured(info: Json, learning: Learning, device: str, clip_scores: Json | None) -> Json:
+    """`info` is the concept file's own header, `device` the name of the first of ComfyUI's /system_stats."""
+    held_out = info.get("scores", {}).get("held_out")
     known = {
         UNTIMED: learning.is_whole,
+        NO_PEAK: learning.peak,
         UNSCORED: clip_scores,
         UNSEEN: held_out is not None,
-        NO_PEAK if memory else NO_MEMORY: False,
     }
     return {
         "base": {name: info["base"][name] for name in ("family", "name", "prediction", "fingerprint")},
-        "device": device["name"],
+        "device": device,
         "learning": learning.told.splitlines()[0],
         "learned_before": learning.was_found,
         "seconds": round(learning.seconds, 1) if learning.is_whole else None,
-        "memory_at_the_end": memory,
+        "peak_bytes": learning.peak or None,
         "steps": info["steps"],
         "held_out_loss_over_class_word": held_out,
         "clip_scores": clip_scores,
@@ -59,13 +62,6 @@ def measured(info: Json, learning: Learning, device: Json, clip_scores: Json | N
 
 def _way(learning: Learning) -> str:
     return "found again through /prompt" if learning.was_found else "learned through /prompt"
-
-
-def _memory(device: Json) -> dict[str, int] | None:
-    """Bytes that torch holds; None where ComfyUI gives the machine's memory instead: on a CPU, MPS and DirectML."""
-    if device["torch_vram_total"] == device["vram_total"]:
-        return None
-    return {"torch_reserved": device["torch_vram_total"], "torch_free": device["torch_vram_free"]}
 
 
 def write(path: Path, report: Json) -> Path:

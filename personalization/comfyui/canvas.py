@@ -12,8 +12,11 @@ from typing import NamedTuple
 import comfy.model_management as host
 import comfy.model_patcher
 import comfy.sd
+import numpy as np
 import torch
+from latent_preview import Latent2RGBPreviewer
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..concept import Base
 from ..dataset import ConceptDataset
@@ -66,6 +69,14 @@ class Canvas(NamedTuple):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents as the denoiser sees them -> (n, h, w, 3) in 0..1, on the CPU."""
         return self.vae.decode(self.model.model.process_latent_out(latents)).cpu()
+
+    def glimpse(self, latents: Tensor) -> Tensor:
+        """As `decode`, without the VAE: the host's own rough preview, a colour for each place of the latents."""
+        kind = self.model.model.latent_format
+        previewer = Latent2RGBPreviewer(kind.latent_rgb_factors, kind.latent_rgb_factors_bias)
+        small = torch.from_numpy(np.array(previewer.decode_latent_to_preview(latents))).float() / 255
+        sides = [side * kind.spacial_downscale_ratio for side in small.shape[:2]]
+        return F.interpolate(small.movedim(-1, 0)[None], sides, mode="bilinear").movedim(1, -1)
 
     def has_room_to_decode(self, shape: torch.Size) -> bool:
         """Whether the VAE can be loaded without pushing out the model that is being trained."""

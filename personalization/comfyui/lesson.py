@@ -32,8 +32,9 @@ from ..whole_file import must_be_writable
 from ..wish import Wish, recipe_of
 from .canvas import Canvas, latents_of, learning_key, side_for
 from .gradient_checkpoint import checkpointed
-from .memory import Way, enough_memory, in_memory, room_for
+from .memory import Way, enough_memory, gigabytes, in_memory, room_for
 from .painter import Painter
+from .peak import counts_peaks, forget_peak, peak_bytes
 from .session import Session, training_session
 
 CLASS_PICTURES = ".class_pictures"  # beside the concepts
@@ -41,14 +42,15 @@ PREVIEWS = 12
 CURVE = 500  # losses kept in the file
 _UNMEASURED = "; its settings have been measured on no {} model"
 
-Show = Callable[[Event, Callable[[Concept], Tensor | None]], None]
+Show = Callable[[Event, Callable[[Concept], Tensor]], None]
 
 
 class Lesson(NamedTuple):
     """`word` is the placeholder asked for; `picture` (1, h, w, 3) shows the concept; `sentences` say what happened.
 
     Not `finished`: learning was cancelled, and the same lesson again goes on from there. `masked` (1, h, w, 3) shows
-    the pictures under their masks, where some were made for them now.
+    the pictures under their masks, where some were made for them now. `peak`: the most memory that learning took, in
+    bytes, 0 where nothing was learned now.
     """
 
     concept: Concept
@@ -58,6 +60,7 @@ class Lesson(NamedTuple):
     sentences: tuple[str, ...]
     finished: bool = True
     masked: Tensor | None = None
+    peak: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class _Course:
 def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence[Path], show: Show) -> Lesson:
     """The concept found in `folders`, or learned now and written to the last of them.
 
-    `show` gets every event and a function that makes a picture (1, h, w, 3) of a concept, None when memory is short.
+    `show` gets every event and a function that makes a picture (1, h, w, 3) of a concept.
     """
     with torch.inference_mode(False):
         base, wish = canvas.base(), replace(wish, placeholder=word_of(wish.placeholder))
@@ -93,27 +96,29 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         must_be_writable(folders[-1])
         unfinished = Unfinished(folders[-1], key)
         try:
-            learned, picture, room, masked = _learned(_Course(canvas, read, base, recipe, wish, unfinished), show)
+            made = _learned(_Course(canvas, read, base, recipe, wish, unfinished), show)
         except LearningDiverged as error:
             raise _with_last_good(error, folders[-1], wish.placeholder, recipe.batch_size) from error
-        concept = _finished(learned, key, picture, recipe.batch_size)
+        learned = made.learned
+        concept = _finished(learned, key, made.picture, recipe.batch_size)
         path = free_path(folders[-1], _file_name(wish.placeholder, learned))
         save(concept, path)
         if learned.finished:
             unfinished.forget()
         method = _method(recipe.method, wish, base), *_about_captions(recipe, wish.role, dataset)
-        told = (*_happened(learned), *method, room, *_findings(dataset, base))
+        told = (*_happened(learned), *method, made.room, *_findings(dataset, base))
         picture = picture_from(concept.thumbnail)
-        return Lesson(concept, wish.placeholder, picture, path, told, learned.finished, masked)
+        return Lesson(concept, wish.placeholder, picture, path, told, learned.finished, made.masked, made.peak)
 
 
 class _Made(NamedTuple):
-    """What was learned, a picture of it, what it took of the memory, and the pictures under soft masks."""
+    """What was learned, a picture of it, how memory sufficed, the pictures under soft masks, and bytes at the peak."""
 
     learned: Learned
     picture: Tensor | None
     room: str
     masked: Tensor | None
+    peak: int
 
 
 def _learned(course: _Course, show: Show) -> _Made:
@@ -142,10 +147,13 @@ def _learned(course: _Course, show: Show) -> _Made:
             with checkpointed(session.denoiser.network) if way.checkpoint else nullcontext():
                 return _from_where_it_was(replace(task, recipe=recipe), course.unfinished, tell)
 
+        forget_peak(session.denoiser.device)
         learned, plan = in_memory(room, recipe.batch_size, node, learned_that, tell)
+        peak = peak_bytes(session.denoiser.device)
         sketch = painter.sketched(learned)
-    room_told = " ".join(filter(None, (plan, painter.withheld, _alone(recipe, latents))))
-    return _Made(learned, painter.painted(sketch), room_told, masked)
+    took = f"It took {gigabytes(peak)} at most." if counts_peaks(session.denoiser.device) else ""
+    room_told = " ".join(filter(None, (plan, took, painter.spared, _alone(recipe, latents))))
+    return _Made(learned, painter.painted(sketch), room_told, masked, peak)
 
 
 def _alone(recipe: Recipe, latents: TrainingLatents) -> str:

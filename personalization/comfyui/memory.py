@@ -107,7 +107,7 @@ class Room(NamedTuple):
         scarce = "" if self.has(way) else "; that is more than there is, and may fail"
         spared = [
             *(["blocks are computed twice to save memory"] if way.checkpoint else []),
-            *([f"{_gb(self.waiting(way))} of weights wait in main memory"] if self.waiting(way) else []),
+            *([f"{gigabytes(self.waiting(way))} of weights wait in main memory"] if self.waiting(way) else []),
             *([f"{way.batch_size} instead of {batch_size} pictures per step"] if way.batch_size < batch_size else []),
         ]
         how = f" ({', '.join(spared)})" if spared else ""
@@ -121,7 +121,7 @@ class Room(NamedTuple):
         return f"{needed} were foreseen and {free} were free; it needs more."
 
     def _figures(self, way: Way) -> tuple[str, str]:
-        return _gb(self.needs(way)), _gb(self.total)
+        return gigabytes(self.needs(way)), gigabytes(self.total)
 
 
 def _halved(size: int) -> Iterator[int]:
@@ -130,7 +130,7 @@ def _halved(size: int) -> Iterator[int]:
         size //= 2
 
 
-def _gb(size: int) -> str:
+def gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
 
 

@@ -16,7 +16,10 @@ from .canvas import Canvas
 from .memory import ran_out
 from .session import Session
 
-WITHHELD = "While learning, memory was too short to load the VAE as well: no pictures were shown on the way."
+ROUGH = (
+    "While learning, memory was too short to load the VAE as well: the pictures on the way were rough, as "
+    "ComfyUI's own previews are."
+)
 PATIENCE = 1.0  # seconds that a last picture may take after a click on Cancel
 
 
@@ -26,16 +29,16 @@ class Painter:
     def __init__(self, canvas: Canvas, session: Session, template: str, shape: Sequence[int]) -> None:
         self.canvas, self.session, self.template, self.shape = canvas, session, template, shape
         self.last: Tensor | None = None
-        self.withheld = ""  # what people read where pictures on the way had no room
+        self.spared = ""  # what people read where the VAE had no room on the way
 
-    def on_the_way(self, concept: Concept) -> Tensor | None:
-        """The probes side by side, (1, h, probes * w, 3); None when memory is short."""
-        if not self.canvas.has_room_to_decode(torch.Size((1, *self.shape))):
-            self.withheld = WITHHELD
-            return None
+    def on_the_way(self, concept: Concept) -> Tensor:
+        """The probes side by side, (1, h, probes * w, 3); rough where the VAE has no room."""
+        roomy = self.canvas.has_room_to_decode(torch.Size((1, *self.shape)))
+        self.spared = "" if roomy else ROUGH
+        seen = self._decoded if roomy else self.canvas.glimpse
         pictures = []
         for latents in probes(*self.session, concept, self.template, self.shape):
-            pictures.append(self._decoded(latents))
+            pictures.append(seen(latents))
             self.last = pictures[0]
         return torch.cat(pictures, 2)
 

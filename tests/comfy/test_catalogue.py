@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 from concept_loom.nodes.pictures import EXAMPLE_PICTURES
@@ -11,13 +12,23 @@ from concept_loom.personalization.checkpoint import load
 from concept_loom.personalization.comfyui.catalogue import dataset_in, folders_in
 from concept_loom.personalization.comfyui.trial import is_learned_from
 from concept_loom.personalization.composition import PlacedConcept
+from concept_loom.personalization.unfinished import FOLDER
 
 from tools.places import ROOT
 
+LONG = 200  # steps, past the first snapshot on any machine
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "personalization", *map(str, arguments)]
+
 
 def run(*arguments):
-    command = [sys.executable, "-m", "personalization", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def started(*arguments):
+    return subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +65,32 @@ def test_the_same_command_again_learns_nothing_twice(catalogue, learned):
     _, second = learned
     assert second.stdout.count("nothing was trained") == 2
     assert len(list((catalogue.parent / "out").glob("*.safetensors"))) == 2
+
+
+def test_two_processes_share_the_folders(catalogue, tmp_path):
+    done = run(
+        *("learn", catalogue, "--class-word", "mug", "--method", "quick", "--steps", 3, "--devices", 2),
+        *("--output", tmp_path),
+    )
+    assert done.returncode == 1 and done.stderr.count("Not learned: ") == 1  # the folder without pictures
+    assert sorted(file.name for file in tmp_path.glob("*.safetensors")) == [
+        "a_red_mug.safetensors",
+        "c_bag.safetensors",
+    ]
+    assert done.stdout.count("a_red_mug.safetensors") == done.stdout.count("c_bag.safetensors") == 1
+
+
+def test_a_killed_run_goes_on_where_it_was(catalogue, tmp_path):
+    how = ("--class-word", "bag", "--method", "quick", "--steps", LONG, "--output", tmp_path)
+    with started("learn", catalogue / "c_bag", *how) as process:
+        while not list((tmp_path / FOLDER).glob("*.snapshot")):
+            assert process.poll() is None, "it ended before its first snapshot"
+            time.sleep(0.1)
+        process.kill()
+    assert not list(tmp_path.glob("*.safetensors"))
+    done = run("learn", catalogue / "c_bag", *how)
+    assert done.returncode == 0 and "Went on from step" in done.stdout
+    assert load(tmp_path / "c_bag.safetensors").info.steps == LONG
 
 
 def test_a_concept_is_evaluated_against_a_folder_and_what_could_not_be_read_is_told(catalogue, learned):

@@ -3,15 +3,20 @@
 from copy import copy
 from dataclasses import replace
 
+import comfy.sd
 import pytest
 import torch
 from comfy import supported_models as known
+from comfy.ldm.models.autoencoder import AutoencoderKL
+from concept_loom.benchmarks.full_size import VAE
 from concept_loom.personalization.checkpoint import load, save
 from concept_loom.personalization.comfyui.family import base_of
 from concept_loom.personalization.comfyui.session import training_session
 from concept_loom.personalization.composition import PlacedConcept
 from concept_loom.personalization.fit import fits
 from concept_loom.personalization.learner import learn
+
+import nodes
 
 from . import tiny
 from .neighbours import sampling
@@ -21,6 +26,12 @@ from .variants import KINDS, VARIANTS, Variant
 
 EACH = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 SHORT = (replace(QUICK, steps=1), replace(STAGED, steps=3), replace(NESTED, steps=1))  # a step per stage
+
+
+@pytest.fixture(scope="module")
+def vae():
+    with torch.inference_mode():
+        return comfy.sd.VAE(sd=AutoencoderKL(embed_dim=VAE["z_channels"], ddconfig=VAE).state_dict())
 
 
 def made(variant: Variant):
@@ -42,6 +53,28 @@ def test_a_concept_is_learned_saved_loaded_and_composed(variant, recipe, tmp_pat
     plain, drawn = (sample(canvas.model, encode(canvas.clip, text), negative) for text in ("a mug", "a <mug>"))
     assert canvas.report().acted == canvas.report().sites == len(base_of(model).sites)
     assert torch.isfinite(drawn).all() and differ(drawn, plain) > 1e-3
+
+
+@pytest.mark.parametrize("variant", [VARIANTS[f"{family} inpainting"] for family in tiny.CONFIGS], ids=tiny.CONFIGS)
+def test_an_inpainting_model_draws_a_concept_where_the_mask_is(variant, vae):
+    canvas = Canvas(PlacedConcept(tiny.concept(family=variant.family)), family=variant.family, model=made(variant))
+    pixels = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(3))
+    left = torch.zeros(1, 64, 64)
+    left[..., :32] = 1
+
+    def drawn(text, mask):
+        said = encode(canvas.clip, text), encode(canvas.clip, "blurry")
+        positive, negative, latent = nodes.InpaintModelConditioning().encode(*said, vae, pixels, mask)
+        return nodes.KSampler().sample(canvas.model, 1, 2, 4.0, "euler", "normal", positive, negative, latent)[0]
+
+    with torch.inference_mode():
+        kept = vae.encode(pixels)
+        plain, there = (drawn(text, left)["samples"] for text in ("a mug", "a <mug>"))
+        report = canvas.report()
+        wide = drawn("a <mug>", torch.ones_like(left))["samples"]
+    assert report.acted == report.sites == len(base_of(canvas.model).sites)
+    assert differ(there[..., :4], plain[..., :4]) > 1e-3 and differ(wide[..., 4:], kept[..., 4:]) > 1e-3
+    torch.testing.assert_close(there[..., 4:], kept[..., 4:], rtol=0, atol=1e-4)
 
 
 @EACH

@@ -7,17 +7,26 @@ import comfy.model_base
 import comfy.model_patcher
 import pytest
 import torch
-from concept_loom.benchmarks.full_size import UNETS, family_in
+from concept_loom.benchmarks.full_size import UNETS, checkpoint, family_in
+from concept_loom.nodes.pictures import EXAMPLE_PICTURES
 from concept_loom.personalization.comfyui.backbone import Backbone
 from concept_loom.personalization.comfyui.gradient_checkpoint import checkpointed
-from concept_loom.personalization.composition import PlacedConcept
+from concept_loom.personalization.comfyui.lesson import teach
+from concept_loom.personalization.composition import PlacedConcept, as_recommended
 from concept_loom.personalization.concept import Concept, ConceptInfo
+from concept_loom.personalization.dataset import dataset_of
 from concept_loom.personalization.denoiser import Context, Slots
 from concept_loom.personalization.exchange.families import known_bases
 from concept_loom.personalization.methods.layerwise import chosen_sites
 from concept_loom.personalization.parts import ContextRows
+from concept_loom.personalization.pictures import read_pictures
 from concept_loom.personalization.recipe import SITES, recipe_for
+from concept_loom.personalization.wish import Wish
 from safetensors.torch import save_file
+
+from tools import host
+
+from .test_prompt_to_picture import Canvas, differ, encode, sample
 
 FAMILIES = [
     ("SD 1.5", *UNETS["SD 1.5"], comfy.model_base.BaseModel, 16),
@@ -89,3 +98,24 @@ def test_a_training_step_reaches_every_site(family, kind, unet, model_class, sit
         denoised = denoiser.predict(x0 + torch.randn_like(x0), sigma, [context], composition)
         (denoised - x0).pow(2).mean().backward()
     assert all(row.grad is not None and torch.isfinite(row.grad).all() for row in rows.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", UNETS)
+def test_a_checkpoint_is_loaded_learned_on_and_drawn_with(family, tmp_path):
+    """As in a graph, with what `auto` takes; three small pictures, since none is enlarged."""
+    with torch.inference_mode():
+        loaded = host.canvas(checkpoint(family, tmp_path))
+        pictures = dataset_of(*read_pictures(EXAMPLE_PICTURES)[:1], 1)
+        lesson = teach(
+            loaded, pictures, Wish("mug", "mug", "subject", steps=3), [tmp_path], lambda event, picture: None
+        )
+    assert lesson.concept.info.method == "staged fast" and lesson.concept.info.base.family == family
+    assert lesson.picture is not None and torch.isfinite(lesson.picture).all()
+    canvas = Canvas(as_recommended(lesson.concept), family=family, model=loaded.model, clip=loaded.clip)
+    plain, drawn = (sample(canvas.model, encode(canvas.clip, text), encode(canvas.clip, "")) for text in WORDS)
+    assert canvas.report().acted == canvas.report().sites > 0
+    assert torch.isfinite(drawn).all() and differ(drawn, plain) > 1e-4
+
+
+WORDS = ("a mug", "a <mug>")

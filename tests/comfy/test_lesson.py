@@ -100,19 +100,22 @@ def test_what_is_learned_is_on_disk_and_equal_to_what_is_returned(canvas, pictur
     assert [file.name for file in tmp_path.iterdir()] == ["mug.safetensors"]
 
 
-def test_where_memory_is_short_for_the_vae_no_pictures_are_shown_on_the_way_and_it_is_said(
-    canvas, pictures, tmp_path, monkeypatch
+@pytest.mark.parametrize("roomy", [True, False])
+def test_where_memory_is_short_for_the_vae_pictures_on_the_way_are_rough_and_it_is_said(
+    roomy, canvas, pictures, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(Canvas, "has_room_to_decode", lambda self, shape: False)
-    shown: list[torch.Tensor | None] = []
+    decode, decoded, shown = Canvas.decode, [], []
+    monkeypatch.setattr(Canvas, "has_room_to_decode", lambda self, shape: roomy)
+    monkeypatch.setattr(Canvas, "decode", lambda self, latents: (decoded.append(latents), decode(self, latents))[1])
 
-    def show(event: Event, picture_of: Callable[[Any], torch.Tensor | None]) -> None:
+    def show(event: Event, picture_of: Callable[[Any], torch.Tensor]) -> None:
         if isinstance(event, Preview):
             shown.append(picture_of(event.concept))
+            assert bool(decoded) is roomy
 
     lesson, _ = taught(canvas, pictures, tmp_path, show=show)
-    assert shown and not any(one is not None for one in shown)
-    assert any("memory was too short to load the VAE as well" in one for one in lesson.sentences)
+    assert shown and all(one.shape == (1, 64, 192, 3) and 0 <= one.min() < one.max() <= 1 for one in shown)
+    assert any("memory was too short to load the VAE as well" in one for one in lesson.sentences) is not roomy
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,10 @@ LONG = "a very long prompt about many small things, " * 9
 class Canvas:
     """A MODEL and a CLIP with concepts composed on them, and what was reported about them."""
 
-    def __init__(self, *placed, family="SD 1.5", model=None):
+    def __init__(self, *placed, family="SD 1.5", model=None, clip=None):
         self.told = []
         self.model = weave_model(model or tiny.model(family), placed, self.told.append)
-        self.clip = weave_clip(tiny.clip(family), placed)
+        self.clip = weave_clip(clip or tiny.clip(family), placed)
 
     def report(self, word="mug"):
         return next(report for report in self.told[-1] if report.word == word)

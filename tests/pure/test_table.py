@@ -20,6 +20,18 @@ def test_a_restart_makes_only_what_is_missing(tmp_path):
     assert [row["method"] for row in json.loads(path.read_text())["rows"]] == ["quick", "auto"]
 
 
+def test_a_row_of_another_recipe_is_made_anew_in_its_place(tmp_path):
+    path = tmp_path / "out.json"
+    first = Table(path, {"seed": 1})
+    for name in ("quick", "auto"):
+        first.row(name, lambda: {"identity": 0.5}, recipe="one")
+    again = Table(path, {"seed": 1})
+    assert again.row("auto", _never, recipe="one")["identity"] == 0.5
+    again.row("quick", lambda: {"identity": 0.6}, recipe="two")
+    found = [(row["method"], row["recipe"], row["identity"]) for row in json.loads(path.read_text())["rows"]]
+    assert found == [("quick", "two", 0.6), ("auto", "one", 0.5)]
+
+
 def test_a_row_that_fails_leaves_the_others(tmp_path):
     path = tmp_path / "out.json"
     table = Table(path, {"seed": 1})

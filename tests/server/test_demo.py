@@ -13,6 +13,7 @@ from tools import quickstart
 from tools.client import Client
 from tools.places import EXAMPLES
 from tools.server import Server
+from tools.sheet import Row
 
 SEED, STEPS, SAMPLING = 41, 4, 2  # a seed of its own: nothing comes from the cache of another test's prompt
 OWN = quickstart.Quickstart(images=None, class_word=None, placeholder=None, checkpoint=None)
@@ -54,3 +55,20 @@ def test_the_demo_leaves_a_sheet_a_concept_and_with_a_checkpoint_a_report(
     report = json.loads(written.read_text(encoding="utf-8"))
     assert report["learned_before"] and report["seconds"] is None and report["base"]["family"] == "Playground"
     assert any(one.startswith("CLIP scores") for one in report["not_verified"])
+    assert report["peak_bytes"] is None and any(one.startswith("peak memory") for one in report["not_verified"])
+
+
+def test_own_pictures_are_scored_by_the_playgrounds_image_encoder(
+    client: Client, server: Server, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[Row] = []
+    save = quickstart.save_sheet
+    monkeypatch.setattr(quickstart, "save_sheet", lambda head, of, path: (rows.extend(of), save(head, of, path)))
+    asked = replace(OWN, images=EXAMPLES / "pictures", class_word="mug", placeholder="own")
+    drawn, _ = quickstart.run(client, server.launch.base, asked)
+    assert drawn.exists()
+    assert [row.title.partition(":")[0] for row in rows if row.note.startswith("identity ")] == [
+        "your pictures",
+        "class word",
+        "learned",
+    ]
