@@ -108,7 +108,13 @@ def _attractors(steps: int) -> dict[str, Ablation]:
         varied = method if method != "textual inversion" else ""  # the full table has it
         found[alone] = Ablation(recipe, ONE_BACKGROUND, varied)
         found[f"{alone}, attractor"] = Ablation(replace(recipe, attractor=True), ONE_BACKGROUND, alone)
-    return found
+    masked = replace(recipe, soft_masks=True)  # layerwise's, which leaks the most
+    both = replace(masked, attractor=True, mask_split=True)
+    return {
+        **found,
+        f"{alone}, soft masks": Ablation(masked, ONE_BACKGROUND, alone),
+        f"{alone}, attractor, soft masks": Ablation(both, ONE_BACKGROUND, alone),
+    }
 
 
 class Bench:

@@ -48,9 +48,12 @@ from .wind_tunnel import Case, Tunnel, cases
 
 SECONDS = 20.0
 INSTANCES, QUICK_INSTANCES, QUICK_PROMPTS = 20, 8, 5
-LEFT_OUT = ("textual inversion", "nested", "staged fast, attractor", "nested encoder")  # of the quick table
 PEER = "core Train LoRA"
 CAPTIONED_PEER = f"{PEER}{Captions.WRITTEN.value}"
+LEFT_OUT = (  # of the quick table, unless asked for
+    *("textual inversion", "nested", "staged fast, attractor", "nested encoder"),
+    *(f"staged fast{Captions.WRITTEN.value}", CAPTIONED_PEER),
+)
 CURVE, CURVE_INSTANCES = (5.0, 10.0, 20.0, 60.0), 4
 
 
@@ -111,14 +114,15 @@ class Bench:
             CAPTIONED_PEER: Due(lambda: partial(core_lora, self.captioned_peer)),
             "nested encoder": Due(lambda: encoded_method(self.weights / ENCODER, scratch)),
         }
-        left_out = LEFT_OUT if self.quick else ()
-        return {name: due for name, due in rows.items() if name in (self.only or rows) and name not in left_out}
+        return {name: due for name, due in rows.items() if self._wants(name)}
+
+    def _wants(self, name: str) -> bool:
+        return name in self.only if self.only else not (self.quick and name in LEFT_OUT)
 
     def peers(self) -> dict[str, Callable[[], dict[str, float]]]:
         """How each peer that has a row was tuned."""
         peers = {PEER: lambda: self.peer, CAPTIONED_PEER: lambda: self.captioned_peer}
-        wanted = {name: peer for name, peer in peers.items() if name in (self.only or peers)}
-        return {name: partial(_tuning, peer) for name, peer in wanted.items()}
+        return {name: partial(_tuning, peer) for name, peer in peers.items() if self._wants(name)}
 
     def row(self, method: Method) -> dict:
         made = row(self.tunnel, self.cases, method)
