@@ -235,6 +235,7 @@ _STAGED_FAST = Sourced(
     ),
 )
 
+_MEASURED = "bench methods, world seed 0"
 RECIPES: dict[tuple[str, str], Sourced] = {
     **{("textual inversion", family): _TEXTUAL_INVERSION for family in FAMILIES},
     **{("quick", family): _QUICK for family in FAMILIES},
@@ -245,11 +246,12 @@ RECIPES: dict[tuple[str, str], Sourced] = {
     ("textual inversion", "Playground"): replace(
         _TEXTUAL_INVERSION,
         ours=replace(_TEXTUAL_INVERSION.ours, steps=120, batch_size=16),
+        measured=_MEASURED,
     ),
     ("quick", "Playground"): replace(
         _QUICK,
         ours=replace(_QUICK.ours, stages=(Stage(_ROWS, 3e-2),), steps=120, batch_size=16, schedule="constant"),
-        measured="bench methods, world seed 0",
+        measured=_MEASURED,
     ),
     ("layerwise", "Playground"): replace(
         _LAYERWISE,
@@ -260,18 +262,21 @@ RECIPES: dict[tuple[str, str], Sourced] = {
             batch_size=16,
             schedule="constant",
         ),
+        measured=_MEASURED,
     ),
     ("nested", "Playground"): replace(
         _NESTED,
         ours=replace(
             _NESTED.ours, stages=(Stage(("nested_values.",), 3e-2),), steps=120, batch_size=16, schedule="constant"
         ),
+        measured=_MEASURED,
     ),
     ("staged", "Playground"): replace(
         _STAGED,
         ours=replace(
             _OURS_STAGED, stages=_staged(5e-3, 3e-3, 3e-3, 500), steps=240, reach=240, batch_size=16, strength=0.8
         ),
+        measured=f"{_MEASURED}, --ablations",
     ),
     ("staged fast", "Playground"): replace(
         _STAGED_FAST,
@@ -284,7 +289,7 @@ RECIPES: dict[tuple[str, str], Sourced] = {
             batch_size=8,
             strength=0.7,
         ),
-        measured="bench methods, world seed 0; optimiser, rates, schedule, strength by hand (benchmarks/trials.md)",
+        measured=f"{_MEASURED}; optimiser, rates, schedule, strength by hand (benchmarks/trials.md)",
     ),
 }
 

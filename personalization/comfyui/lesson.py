@@ -21,7 +21,7 @@ from ..dataset import ConceptDataset
 from ..doctor import examine
 from ..latents import TrainingLatents
 from ..learned import Event, Learned, LearningDiverged, Masked, Planned
-from ..learner import LearnTask, learn
+from ..learner import JUDGES, LearnTask, learn
 from ..library import file_name, free_path, learned_before
 from ..methods import AUTO, Beginning, task_of
 from ..methods.layerwise import refuse_unmatched
@@ -105,7 +105,11 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         save(concept, path)
         if learned.finished:
             unfinished.forget()
-        method = _method(recipe.method, wish, base), *_about_captions(recipe, wish.role, dataset)
+        method = (
+            _method(recipe.method, wish, base),
+            *_about_captions(recipe, wish.role, dataset),
+            *_about_patience(recipe, dataset),
+        )
         told = (*_happened(learned), *method, made.room, *_findings(dataset, base))
         picture = picture_from(concept.thumbnail)
         return Lesson(concept, wish.placeholder, picture, path, told, learned.finished, made.masked, made.peak)
@@ -254,6 +258,14 @@ def _about_captions(recipe: Recipe, role: str, dataset: ConceptDataset) -> Itera
         yield (
             f"{recipe.method} learned under its own prompts: the pictures' captions were not read, as asked. Take "
             "captions=false out of settings to have them read."
+        )
+
+
+def _about_patience(recipe: Recipe, dataset: ConceptDataset) -> Iterator[str]:
+    if recipe.patience and len(dataset.held_out) < JUDGES:
+        yield (
+            f"patience={recipe.patience} did nothing: {len(dataset.held_out)} of the pictures are held out, and it takes "
+            f"{JUDGES} to end a stage. Give 8 pictures or more, or take it out of settings."
         )
 
 

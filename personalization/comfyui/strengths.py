@@ -26,6 +26,11 @@ NOTHING_TO_COMPARE = (
     "CLIP_VISION."
 )
 
+BY_TRAINING = (
+    "The real pictures are those that it was learned from, and a copy of them is like them too: with 8 pictures two "
+    "would be held out, or connect a dataset with others."
+)
+
 
 class StrengthSheet(NamedTuple):
     """`placed` is at the recommended strength where there is one; `sentence` says which and why."""
@@ -89,7 +94,7 @@ def _judged(
     reference: Reference,
     placed: PlacedConcept,
 ) -> tuple[list[Rung], str]:
-    """What each strength brings, things cut out as in a trial, and why there is no text score, if there is none."""
+    """What each strength brings, things cut out as in a trial, and what is to be known of these scores."""
     dataset, vision = reference
     if dataset is None or vision is None:
         return [], ""
@@ -103,7 +108,8 @@ def _judged(
     texts, why = texts_of(canvas.clip, prompts, vectors[0], len(columns[0]) // len(prompts))
     told = [marks(one, real, texts).text for one in vectors]
     scores = [marks(one, real, None).identity for one in things]
-    return [Rung(*one) for one in zip(strengths, scores, told, strict=True)], why
+    known = " ".join(filter(None, (why, "" if len(real.held_out) else BY_TRAINING)))
+    return [Rung(*one) for one in zip(strengths, scores, told, strict=True)], known
 
 
 def _rows(

@@ -282,3 +282,13 @@ def test_strengths_of_a_subject_are_judged_by_the_thing_cut_out(
     for cut, whole in zip(*judged, strict=True):
         assert not torch.equal(cut.identity, whole.identity)
         assert cut.text is whole.text is None or torch.equal(cut.text, whole.text)
+
+
+@pytest.mark.parametrize(("held_out", "known", "by_training"), [(1, True, False), (0, True, True), (0, False, False)])
+def test_strengths_that_are_judged_by_training_pictures_say_so(
+    playground: Playground, loud: Concept, held_out: int, known: bool, by_training: bool
+) -> None:
+    shown = dataset_of(read_pictures(EXAMPLE_PICTURES)[0], held_out)
+    concept = replace(loud, info=replace(loud.info, data_hash=shown.hash if known else "others"))
+    *_, sentence = sheet_of(playground, concept, shown, playground.clip_vision)
+    assert ("are those that it was learned from" in sentence) is by_training

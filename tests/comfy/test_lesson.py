@@ -539,6 +539,12 @@ def test_pictures_that_the_attractor_cannot_contrast_are_told() -> None:
     assert not lesson_module._alone(attracted, replace(latents, train=latents.train[:2]))
 
 
+@pytest.mark.parametrize(("settings", "said"), [("keeps_best=true, patience=4", True), ("keeps_best=true", False)])
+def test_patience_that_has_no_two_pictures_to_wait_for_is_told(settings, said, canvas, pictures, tmp_path) -> None:
+    lesson, _ = taught(canvas, pictures, tmp_path, replace(WISH, method="staged fast", settings=settings))
+    assert ("patience=4 did nothing: 1 of the pictures" in " ".join(lesson.sentences)) is said
+
+
 def test_captions_that_the_method_does_not_read_are_told(canvas, pictures, tmp_path) -> None:
     told = dataset_of([replace(picture, caption="a cup") for picture in pictures.pictures], 1)
     staged = replace(WISH, method="staged fast")
