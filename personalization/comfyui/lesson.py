@@ -105,12 +105,8 @@ def teach(canvas: Canvas, dataset: ConceptDataset, wish: Wish, folders: Sequence
         save(concept, path)
         if learned.finished:
             unfinished.forget()
-        method = (
-            _method(recipe.method, wish, base),
-            *_about_captions(recipe, wish.role, dataset),
-            *_about_patience(recipe, dataset),
-        )
-        told = (*_happened(learned), *method, made.room, *_findings(dataset, base))
+        unread = *_about_captions(recipe, wish.role, dataset), *_about_patience(recipe, dataset)
+        told = (*_happened(learned), _method(recipe.method, wish, base), *unread, made.room, *_findings(dataset, base))
         picture = picture_from(concept.thumbnail)
         return Lesson(concept, wish.placeholder, picture, path, told, learned.finished, made.masked, made.peak)
 
@@ -264,8 +260,8 @@ def _about_captions(recipe: Recipe, role: str, dataset: ConceptDataset) -> Itera
 def _about_patience(recipe: Recipe, dataset: ConceptDataset) -> Iterator[str]:
     if recipe.patience and len(dataset.held_out) < JUDGES:
         yield (
-            f"patience={recipe.patience} did nothing: {len(dataset.held_out)} of the pictures are held out, and it takes "
-            f"{JUDGES} to end a stage. Give 8 pictures or more, or take it out of settings."
+            f"patience={recipe.patience} did nothing: {len(dataset.held_out)} of the pictures are held out, and it "
+            f"takes {JUDGES} to end a stage. Give 8 pictures or more, or take it out of settings."
         )
 
 
