@@ -76,7 +76,7 @@ class EvaluateConcept(io.ComfyNode):
         told = "\n".join(filter(None, (found.card.table(), found.note)))
         log.info(told)
         shown = {"text": (told,), **ui.PreviewImage(found.sheet).as_dict()}
-        return io.NodeOutput(found.sheet, told, json.dumps(found.card.data(), indent=2), ui=shown)
+        return io.NodeOutput(found.sheet, told, json.dumps(found.data(), indent=2), ui=shown)
 
 
 class StrengthSheet(io.ComfyNode):

@@ -69,7 +69,7 @@ def evaluate(request: argparse.Namespace) -> int:
     found = catalogue.evaluated(canvas, request.concept, request.folder, vision, effort)
     print("\n".join(filter(None, (found.card.table(), found.note))))
     if request.json:
-        request.json.write_text(json.dumps(found.card.data(), indent=2), encoding="utf-8")
+        request.json.write_text(json.dumps(found.data(), indent=2), encoding="utf-8")
     return 0
 
 

@@ -24,6 +24,7 @@ from ..scorecard import Drawn, Scorecard, Vectors, scorecard, unscored
 from ..scores import Real, Surroundings, reads_pictures
 from .canvas import Canvas
 from .studio import Job, drawn, located, photographed, projects, read, seen
+from .vision import Vision
 
 NO_EYES = (
     "No CLIP_VISION is connected: identity, closed, kept, gap, leak, copies and text cannot be given, only pictures. "
@@ -72,6 +73,11 @@ class Tried(NamedTuple):
     card: Scorecard
     sheet: Tensor  # (1, h, w, 3)
     note: str  # what is worth knowing of concept and model
+    under: Mapping[str, object]  # what the numbers depend on beside model and prompts
+
+    def data(self) -> dict[str, object]:
+        """JSON-ready."""
+        return {**self.card.data(), "under": dict(self.under)}
 
 
 def tried(
@@ -85,7 +91,14 @@ def tried(
         album = _album(canvas, placed, prompts, dataset, effort)
         cuts = _cuts(canvas, placed, dataset, album) if vision else None
         card = _card(canvas.clip, vision, placed, prompts, (album, cuts), is_learned_from(placed, dataset))
-    return Tried(card, _sheet(card, album, effort), note)
+    under = {
+        "concept": placed.concept.hash,
+        "strength": placed.strength,
+        "pictures": dataset.uncaptioned.hash,
+        "encoder": Vision(vision).name if vision else None,
+        **effort._asdict(),
+    }
+    return Tried(card, _sheet(card, album, effort), note, under)
 
 
 def texts_of(clip: comfy.sd.CLIP, prompts: Sequence[Asked], plain: Tensor, each: int) -> tuple[Tensor | None, str]:

@@ -138,6 +138,8 @@ def test_every_prompt_and_seed_is_drawn_with_both_words_and_scored(
     assert sheet.shape[0] == 1 and sheet.shape[3] == 3 and sheet.min() >= 0 and sheet.max() <= 1
     assert [one["prompt"] for one in data["prompts"]] == PROMPTS.replace("<word>", "<mug>").split("\n")
     assert all(isinstance(one["identity"], float) for one in (*data["prompts"], *data["overall"]))
+    assert data["under"]["concept"] == loud.hash and data["under"]["steps"] == 2 and data["under"]["strength"] == 1
+    assert "layers" in data["under"]["encoder"]
     assert "against 1 held-out picture\n" in table and "What this cannot tell" in table
 
 
