@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy_extras.nodes_model_merging import ModelMergeSimple
 from concept_loom.playground.autoencoder import PatchAutoencoder, write_linear
 from concept_loom.playground.model import CHANNELS, WEIGHTS, Playground, load, read_weights, unpacked
 from concept_loom.playground.world import draw_scene, full_caption, render
+
+import nodes
 
 from .tiny import DEEP_CLONES
 
@@ -50,6 +53,42 @@ def test_tiles_give_the_same_latents(playground: Playground, pictures: torch.Ten
         whole = playground.vae.encode(pictures[:1])
         tiled = playground.vae.encode_tiled(pictures[:1], tile_x=64, tile_y=64, overlap=8)
     assert torch.allclose(whole, tiled.to(whole), atol=1e-4)
+
+
+def encoded(playground: Playground, pictures: torch.Tensor) -> dict:
+    return nodes.VAEEncode().encode(playground.vae, pictures[:1])[0]
+
+
+LATENTS = {  # the host's nodes, and what each leaves of a picture's height and width
+    "Empty Latent Image": (lambda p, x: nodes.EmptyLatentImage().generate(64, 64)[0], (64, 64)),
+    "VAE Encode": (encoded, (64, 64)),
+    "VAE Encode (Tiled)": (lambda p, x: nodes.VAEEncodeTiled().encode(p.vae, x[:1], 64, 8)[0], (64, 64)),
+    "VAE Encode (for Inpainting)": (
+        lambda p, x: nodes.VAEEncodeForInpaint().encode(p.vae, x[:1], torch.ones(1, 64, 64), 6)[0],
+        (64, 64),
+    ),
+    "Set Latent Noise Mask": (
+        lambda p, x: nodes.SetLatentNoiseMask().set_mask(encoded(p, x), torch.ones(1, 64, 64))[0],
+        (64, 64),
+    ),
+    "Upscale Latent By": (lambda p, x: nodes.LatentUpscaleBy().upscale(encoded(p, x), "bilinear", 1.5)[0], (96, 96)),
+    "Rotate Latent": (lambda p, x: nodes.LatentRotate().rotate(encoded(p, x), "90 degrees")[0], (64, 64)),
+    "Crop Latent": (lambda p, x: nodes.LatentCrop().crop(encoded(p, x), 64, 32, 0, 0)[0], (32, 64)),
+}
+
+
+@pytest.mark.parametrize(("latent", "size"), LATENTS.values(), ids=LATENTS)
+def test_core_nodes_sample_and_decode_whatever_core_nodes_make_of_latents(latent, size, playground, pictures) -> None:
+    with torch.inference_mode():
+        (first,) = nodes.CLIPSetLastLayer().set_last_layer(playground.clip, -1)
+        (model,) = ModelMergeSimple().merge(playground.model, playground.model, 0.5)
+        said = (nodes.CLIPTextEncode().encode(first, text)[0] for text in ("a photo of a red mug", ""))
+        given = latent(playground, pictures)
+        (drawn,) = nodes.KSampler().sample(model, 1, 4, 4.0, "euler", "normal", *said, given, denoise=0.6)
+        (whole,) = nodes.VAEDecode().decode(playground.vae, drawn)
+        (tiled,) = nodes.VAEDecodeTiled().decode(playground.vae, drawn, 64, 16)
+    assert whole.shape == tiled.shape == (1, *size, 3) and whole.isfinite().all() and whole.std() > 0.05
+    assert (whole - tiled).abs().mean() < 0.02
 
 
 @pytest.mark.skipif(not DEEP_CLONES, reason="this ComfyUI knows no deep clones")

@@ -11,8 +11,9 @@ from PIL import Image
 
 from tools import quickstart
 from tools.client import Client
+from tools.pack import attach_comfyui
 from tools.places import EXAMPLES
-from tools.server import Server
+from tools.server import Server, launch
 from tools.sheet import Row
 
 SEED, STEPS, SAMPLING = 41, 4, 2  # a seed of its own: nothing comes from the cache of another test's prompt
@@ -72,3 +73,16 @@ def test_own_pictures_are_scored_by_the_playgrounds_image_encoder(
         "class word",
         "learned",
     ]
+
+
+@pytest.mark.slow
+def test_the_demo_learns_draws_and_reports_on_a_full_size_checkpoint(output: Path, tmp_path: Path) -> None:
+    attach_comfyui(cpu=True)
+    from concept_loom.benchmarks.full_size import checkpoint
+
+    asked = replace(OWN, checkpoint=checkpoint("SD 1.5", tmp_path / "models"), class_word="mug", placeholder="mine")
+    with Server(launch(tmp_path, models=asked.models())) as running, Client(running.address, seconds=1800) as client:
+        drawn, kept, written = quickstart.run(client, tmp_path, asked)
+    report = json.loads(written.read_text(encoding="utf-8"))
+    assert drawn.exists() and load(kept).info.base.family == report["base"]["family"] == "SD 1.5"
+    assert report["seconds"] > 0 and report["peak_bytes"] > 2e9 and not report["learned_before"]
