@@ -90,7 +90,7 @@ def _on(card: Room, size: int) -> str:
 
 
 def _measured(machine: Machine, method: str, room: Room) -> dict[str, list[int]]:
-    """What was foretold of a step on one picture, and the most that the second device held.
+    """What was foretold of a step on one picture, and the most that the second device held, whose kernels copy nothing.
 
     Views have storages of their own there, so that casts of a text encoder that is learned through are kept, which a
     real device makes again (recast.py): with waiting weights, which are all such casts, that would be measured.
@@ -99,7 +99,7 @@ def _measured(machine: Machine, method: str, room: Room) -> dict[str, list[int]]
     ways = {"plain": Way(False, 1), "computed twice": Way(True, 1), "waiting": Way(True, 1, Offload.ALL)}
     if method not in IN_UNET:
         del ways["waiting"]
-    return {name: [room.needs(way), _peak(machine, method, room, way)] for name, way in ways.items()}
+    return {name: [room.needs(way) - room.copied, _peak(machine, method, room, way)] for name, way in ways.items()}
 
 
 def _peak(machine: Machine, method: str, room: Room, way: Way) -> int:

@@ -65,8 +65,13 @@ class Room(NamedTuple):
         """Bytes at the peak, weights included."""
         return self._in_all(way) - self.waiting(way)
 
+    @property
+    def copied(self) -> int:
+        """Bytes that kernels take beside the tensors that they are given."""
+        return COPIES * self.largest
+
     def _in_all(self, way: Way) -> int:
-        beside = COPIES * self.largest + STATES * self.trained
+        beside = self.copied + STATES * self.trained
         again = self.block if way.checkpoint else 0  # a block that is computed again keeps what was fetched or cast
         return self.weights + beside + again + self.step.of(way.batch_size, way.checkpoint)
 
