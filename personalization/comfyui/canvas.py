@@ -75,8 +75,7 @@ class Canvas(NamedTuple):
         kind = self.model.model.latent_format
         previewer = Latent2RGBPreviewer(kind.latent_rgb_factors, kind.latent_rgb_factors_bias)
         small = torch.from_numpy(np.array(previewer.decode_latent_to_preview(latents))).float() / 255
-        sides = [side * kind.spacial_downscale_ratio for side in small.shape[:2]]
-        return F.interpolate(small.movedim(-1, 0)[None], sides, mode="bilinear").movedim(1, -1)
+        return F.interpolate(small.movedim(-1, 0)[None], scale_factor=8, mode="bilinear").movedim(1, -1)
 
     def has_room_to_decode(self, shape: torch.Size) -> bool:
         """Whether the VAE can be loaded without pushing out the model that is being trained."""
