@@ -16,8 +16,10 @@ STATUS = Path("/proc/self/status")  # Linux
 
 
 def accelerator(device: torch.device) -> ModuleType | None:
-    """What torch has for the device: torch.cuda, torch.xpu, torch.mps; None for a CPU and what it has nothing for."""
-    return None if device.type == "cpu" else getattr(torch, device.type, None)
+    """torch.cuda, torch.xpu, torch.mps; None for a CPU, and where torch does not count what a device holds."""
+    module = getattr(torch, device.type, None)
+    counts = ("max_memory_allocated", "driver_allocated_memory")
+    return module if any(hasattr(module, one) for one in counts) else None
 
 
 def counts_peaks(device: torch.device) -> bool:
