@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,7 +114,7 @@ class Controls:
 
 def from_rows(path: Path | None, about: dict) -> dict | None:
     """Textual inversion below LoRA in identity, from the rows of `bench methods` in this world on this model."""
-    found = json.loads(path.read_text()) if path and path.exists() else {"rows": []}
+    found: dict[str, Any] = json.loads(path.read_text()) if path and path.exists() else {"rows": []}
     rows = {row["method"]: row for row in found["rows"]}
     if not {"textual inversion", "core Train LoRA"} <= set(rows):
         return None

@@ -31,7 +31,7 @@ class LearningProgress:
         self.told = -EVERY
         self.began, self.spent, self.last = time.perf_counter(), 0.0, 0.0
 
-    def __call__(self, event: Event, picture_of: Callable[[Concept], Tensor]) -> None:
+    def __call__(self, event: Event, picture_of: Callable[[Concept], Tensor | None]) -> None:
         self.curve.add(event)
         if isinstance(event, Started):  # once more, on a clock that begins anew, where memory ran out
             self.first, self.told = None, -EVERY
@@ -63,12 +63,13 @@ class LearningProgress:
     def _has_time(self) -> bool:
         return self.spent + self.last <= PREVIEW_SHARE * (time.perf_counter() - self.began)
 
-    def _show(self, event: Preview, picture_of: Callable[[Concept], Tensor]) -> None:
+    def _show(self, event: Preview, picture_of: Callable[[Concept], Tensor | None]) -> None:
         began = time.perf_counter()
         picture = picture_of(event.concept)
         self.last = time.perf_counter() - began
         self.spent += self.last
-        self._draw(event.step, picture)
+        if picture is not None:
+            self._draw(event.step, picture)
 
     def _draw(self, step: int, picture: Tensor) -> None:
         self.bar.update_absolute(step, preview=("JPEG", image_of(picture[0]), PREVIEW_SIDE))

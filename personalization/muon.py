@@ -6,12 +6,18 @@ Updates have the size of AdamW's (Liu et al. 2025, arXiv 2502.16982, section 2.2
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 SIZE = 0.2  # root mean square of an update over the learning rate
+
+
+class Moving(NamedTuple):
+    weight: Tensor
+    grad: Tensor
 
 
 class Muon(torch.optim.Optimizer):
@@ -32,31 +38,32 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            alike: dict[torch.Size, list[Tensor]] = {}
+            alike: dict[torch.Size, list[Moving]] = {}
             for weight in group["params"]:
                 if weight.grad is None:  # as torch's own: an attractor whose picture this batch left out
                     continue
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
-                alike.setdefault(weight.shape, []).append(weight)
-            for shape, weights in alike.items():
-                update = self._matrices if len(shape) > 1 else self._vectors
-                torch._foreach_sub_(weights, update(weights, group["momentum"]), alpha=group["lr"])
+                alike.setdefault(weight.shape, []).append(Moving(weight, weight.grad))
+            for shape, moving in alike.items():
+                updates = (self._matrices if len(shape) > 1 else self._vectors)(moving, group["momentum"])
+                for (weight, _), update in zip(moving, updates, strict=True):
+                    weight.sub_(update, alpha=group["lr"])
 
-    def _matrices(self, weights: Sequence[Tensor], momentum: float) -> list[Tensor]:
+    def _matrices(self, moving: Sequence[Moving], momentum: float) -> list[Tensor]:
         """Of weights of one shape, together: low-rank layers are many and small."""
-        moved = torch.stack([self._moved(weight, momentum).flatten(1) for weight in weights])
+        moved = torch.stack([self._moved(*one, momentum).flatten(1) for one in moving])
         size = SIZE * max(moved.shape[1:]) ** 0.5
         rows = orthogonal(moved.to(self.precision)).to(moved.dtype)
-        return [size * own.view_as(weight) for own, weight in zip(rows, weights, strict=True)]
+        return [size * own.view_as(one.weight) for own, one in zip(rows, moving, strict=True)]
 
-    def _moved(self, weight: Tensor, momentum: float) -> Tensor:
+    def _moved(self, weight: Tensor, grad: Tensor, momentum: float) -> Tensor:
         """The gradient with momentum, after Nesterov."""
         mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))
-        mean.lerp_(weight.grad, 1 - momentum)
-        return weight.grad.lerp(mean, momentum)
+        mean.lerp_(grad, 1 - momentum)
+        return grad.lerp(mean, momentum)
 
-    def _vectors(self, weights: Sequence[Tensor], momentum: float) -> list[Tensor]:
-        return [self._vector(weight, weight.grad, momentum) for weight in weights]
+    def _vectors(self, moving: Sequence[Moving], momentum: float) -> list[Tensor]:
+        return [self._vector(*one, momentum) for one in moving]
 
     def _vector(self, weight: Tensor, grad: Tensor, momentum: float) -> Tensor:
         mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))

@@ -82,9 +82,9 @@ def test_core_nodes_sample_and_decode_whatever_core_nodes_make_of_latents(latent
     with torch.inference_mode():
         (first,) = nodes.CLIPSetLastLayer().set_last_layer(playground.clip, -1)
         (model,) = ModelMergeSimple().merge(playground.model, playground.model, 0.5)
-        said = (nodes.CLIPTextEncode().encode(first, text)[0] for text in ("a photo of a red mug", ""))
+        red, nothing = (nodes.CLIPTextEncode().encode(first, text)[0] for text in ("a photo of a red mug", ""))
         given = latent(playground, pictures)
-        (drawn,) = nodes.KSampler().sample(model, 1, 4, 4.0, "euler", "normal", *said, given, denoise=0.6)
+        (drawn,) = nodes.KSampler().sample(model, 1, 4, 4.0, "euler", "normal", red, nothing, given, denoise=0.6)
         (whole,) = nodes.VAEDecode().decode(playground.vae, drawn)
         (tiled,) = nodes.VAEDecodeTiled().decode(playground.vae, drawn, 64, 16)
     assert whole.shape == tiled.shape == (1, *size, 3) and whole.isfinite().all() and whole.std() > 0.05
