@@ -145,7 +145,7 @@ def _effort() -> list[io.Input]:
             options=[AUTO, *METHODS],
             default=AUTO,
             tooltip="auto: staged fast for a subject or a style from 3 pictures on, which came nearest of ours in our "
-            "benches, else quick. quick: a row per layer. layerwise: also an image token per layer, held to the "
+            "benches, else quick. quick: some rows per layer. layerwise: one and an image token per layer, held to the "
             "class. nested: values that depend on the place in the picture. staged: word, attention, then identity in "
             "low-rank layers; larger and slower, staged fast less so. textual inversion: one word, the smallest file "
             "and the least exact.",

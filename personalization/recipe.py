@@ -69,6 +69,7 @@ class Recipe:
     outside_mask: float = 0.1  # weight of the loss outside a picture's mask
     sigma_range: tuple[float, float] = (0.001, 0.999)  # percents of sampling; ComfyUI's sigma at 0 is 1e9
     slots: int = 1
+    captioned_slots: int = 0  # where captions tell the subject from its surroundings; 0 = the same
     sites: tuple[str, ...] = ()  # keys, in which * stands for anything; empty = all
     templates: tuple[str, ...] = NEUTRAL
     captions: bool = True  # where pictures have some, instead of the templates
@@ -108,7 +109,8 @@ class Recipe:
 
     def captioned(self) -> Recipe:
         """The same where every picture has a caption."""
-        return replace(self, stages=tuple(stage for stage in self.stages if not stage.uncaptioned))
+        stages = tuple(stage for stage in self.stages if not stage.uncaptioned)
+        return replace(self, stages=stages, slots=self.captioned_slots or self.slots)
 
     def stage_steps(self) -> tuple[int, ...]:
         """How many steps each stage takes at most; `steps` in all."""
@@ -173,19 +175,20 @@ _TEXTUAL_INVERSION = Sourced(
 )
 _ROWS, _TOKENS = ("context_rows.",), ("image_tokens.",)
 _COAR = {"image_tokens": 1, "dpp": 1e-2, "casr": 5e-4}
+_OURS_ROWS = Recipe("quick", (Stage(_ROWS, 1e-2),), steps=400, batch_size=4, warmup=0.03, schedule="cosine")
 _QUICK = Sourced(
     # CoAR, arXiv 2508.07341: 1e-2, batch 1, 1000 steps for a subject; its tokens and loss are another model's
     paper=Recipe("quick", (Stage(_ROWS, 1e-2),), steps=1000, batch_size=1),
-    ours=Recipe("quick", (Stage(_ROWS, 1e-2),), steps=400, batch_size=4, warmup=0.03, schedule="cosine"),
+    ours=replace(_OURS_ROWS, slots=4),  # of 1, 4, 8 and 16 the more the nearer, on the playground (trials.md)
 )
 _LAYERWISE = Sourced(
     # CoAR, arXiv 2508.07341, section 4: as above with 1e-2 L_DPP + 5e-4 L_CASR, one text and one image token a layer
     paper=Recipe("layerwise", (Stage((*_ROWS, *_TOKENS), 1e-2),), steps=1000, batch_size=1, **_COAR),
-    ours=replace(_QUICK.ours, method="layerwise", stages=(Stage((*_ROWS, *_TOKENS), 1e-2),), **_COAR),
+    ours=replace(_OURS_ROWS, method="layerwise", stages=(Stage((*_ROWS, *_TOKENS), 1e-2),), **_COAR),
 )
 _NESTED = Sourced(
     paper=None,  # Nested Attention, arXiv 2501.01407, learns an encoder of 1024 tokens, not concepts
-    ours=replace(_QUICK.ours, method="nested", stages=(Stage(("nested_values.",), 1e-2),), bank=8),
+    ours=replace(_OURS_ROWS, method="nested", stages=(Stage(("nested_values.",), 1e-2),), bank=8),
 )
 
 
@@ -250,8 +253,17 @@ RECIPES: dict[tuple[str, str], Sourced] = {
     ),
     ("quick", "Playground"): replace(
         _QUICK,
-        ours=replace(_QUICK.ours, stages=(Stage(_ROWS, 3e-2),), steps=120, batch_size=16, schedule="constant"),
-        measured=_MEASURED,
+        ours=replace(
+            _QUICK.ours,
+            stages=(Stage(_ROWS, 4e-2),),
+            steps=240,
+            batch_size=8,
+            schedule="constant",
+            slots=8,
+            captioned_slots=16,  # more learn more of the thing, and without captions of what is around it
+            strength=0.9,
+        ),
+        measured=f"{_MEASURED}; slots, sites, rate, strength by hand (benchmarks/trials.md)",
     ),
     ("layerwise", "Playground"): replace(
         _LAYERWISE,
@@ -295,8 +307,9 @@ RECIPES: dict[tuple[str, str], Sourced] = {
 
 
 # Which sites a role uses, for all that is not here: every one.
-# Playground, measured (bench sites): both roles sit in the decoder, but learned at its sites alone a subject closes
-# 0.217 instead of 0.275, a style 0.561 with less of the prompt instead of 0.574. So it keeps them all.
+# Playground, measured (bench sites): both roles sit in the decoder. One row a site, learned there alone, brings less: a
+# subject closes 0.217 instead of 0.275, a style 0.561 with less of the prompt instead of 0.574. Of sixteen a subject's
+# bring as much there, in less time and with more of the prompt; a style keeps them all (benchmarks/trials.md).
 # The others are as published and not measured by us.
 # SDXL: the two blocks that B-LoRA (arXiv 2403.14572) learns, output.0 for content and output.1 for style; InstantStyle
 # (arXiv 2404.02733) finds the style of cross-attention in output.1 too.
@@ -306,15 +319,25 @@ _B_LORA = ("output.0.*", "output.1.*")
 _LAYERED = ("staged", "staged fast")
 _ROWS_AND_VALUES = ("quick", "layerwise", "nested")
 SITES: dict[tuple[str, str, str], tuple[str, ...]] = {
+    **{("quick", "Playground", role): ("output.*",) for role in ("subject", "both")},
     **{(method, "SDXL", role): _B_LORA for method in _LAYERED for role in ("subject", "both")},
     **{(method, "SDXL", "style"): _B_LORA[1:] for method in (*_LAYERED, *_ROWS_AND_VALUES)},
     **{(method, family, "style"): _OUTER for method in (*_LAYERED, *_ROWS_AND_VALUES) for family in ("SD 1.5", "SD 2")},
 }
 
 
-# Recommended where it is not the recipe's own. A subject and a style that meet both change the same layers: on the
-# playground, with the style somewhat weaker, most of both is kept (by hand, benchmarks/trials.md).
-STRENGTHS: dict[tuple[str, str, str], float] = {("staged fast", "Playground", "style"): 0.65}
+# What a style takes instead of its method's own, found by hand on the playground (benchmarks/trials.md). A subject and
+# a style that meet both change the same layers: with the style somewhat weaker, most of both is kept.
+STYLES: dict[tuple[str, str], Mapping[str, Any]] = {
+    ("staged fast", "Playground"): {"strength": 0.65},
+    ("quick", "Playground"): {
+        "strength": 0.8,
+        "stages": (Stage(_ROWS, 3e-2),),
+        "steps": 72,
+        "batch_size": 16,
+        "slots": 16,
+    },
+}
 
 
 def sourced(method: str, family: str) -> Sourced:
@@ -331,13 +354,13 @@ def recipe_for(method: str, family: str, role: str) -> Recipe:
     """Our recipe of `method` on `family` with the training captions of `role`.
 
     A style takes 0.6 of a subject's steps, as in CoAR (600 of 1000), and no attention regulariser: it is nowhere in the
-    picture in particular, and comes nearer without (benchmarks/trials.md). Sites and strength are those of the role.
+    picture in particular, and comes nearer without (benchmarks/trials.md).
     """
     ours = replace(sourced(method, family).ours, sites=SITES.get((method, family, role), ()))
     if role != "style":
         return ours
-    templates, strength = IN_STYLE[: len(ours.templates)], STRENGTHS.get((method, family, role), ours.strength)
-    return replace(ours.unregulated(), templates=templates, steps=round(0.6 * ours.steps), strength=strength)
+    fewer = replace(ours.unregulated(), templates=IN_STYLE[: len(ours.templates)], steps=round(0.6 * ours.steps))
+    return replace(fewer, **STYLES.get((method, family), {}))
 
 
 def _known() -> list[str]:

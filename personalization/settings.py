@@ -58,6 +58,8 @@ def _changed(recipe: Recipe, name: str, value: str) -> Recipe:
         return replace(recipe, stages=tuple(_weighed(stage, name, weight) for stage in recipe.stages))
     if name == "stages":
         return replace(recipe, stages=_kept(recipe.stages, value))
+    if name == "slots":  # asked for, so with captions too
+        recipe = replace(recipe, captioned_slots=0)
     return replace(recipe, **{name: _READ.get(name, _number)(name, value)})
 
 

@@ -88,6 +88,18 @@ def test_strength_0_is_the_prompt_with_the_class_word_bit_for_bit(family, text):
     assert canvas.report().cause == "strength"
 
 
+@pytest.mark.parametrize("before", [0, 60, 70, 74])  # tokens: the phrase begins a chunk of 75, or lies across its end
+def test_many_slots_act_at_every_site_wherever_a_prompt_is_cut_into_chunks(before):
+    many = tiny.concept(phrase="[V]" * 16 + " {}")
+    text = "very " * before + "{} on a beach"
+    loud, silent = (Canvas(PlacedConcept(many, strength=strength)) for strength in (1.0, 0.0))
+    plain = picture(tiny.model(), tiny.clip(), text.format("mug"))
+    drawn = picture(loud.model, loud.clip, text.format("<mug>"))
+    report = loud.report()
+    assert differ(drawn, plain) > 0.1 and report.acted == report.sites == len(many.parts[0].sites)
+    assert torch.equal(picture(silent.model, silent.clip, text.format("<mug>")), plain)
+
+
 def test_a_composed_model_without_the_word_draws_the_same_bits():
     canvas = Canvas(mug(), other())
     plain = picture(tiny.model(), tiny.clip(), "a photo of a mug", LONG)

@@ -7,7 +7,8 @@ import pytest
 from concept_loom.personalization.recipe import FAMILIES, Recipe, Stage, recipe_for, sourced
 
 DEFAULTS = """{"steps": 0, "seconds": 0.0, "batch_size": 4, "schedule": "constant", "warmup": 0.0, "weight_decay": 0.0,
-"min_snr": 0.0, "outside_mask": 0.1, "sigma_range": [0.001, 0.999], "slots": 1, "sites": [], "captions": true,
+"min_snr": 0.0, "outside_mask": 0.1, "sigma_range": [0.001, 0.999], "slots": 1, "captioned_slots": 0,
+"sites": [], "captions": true,
 "checks": 20, "image_tokens": 0, "bank": 0, "value_norm": 0.0, "dpp": 0.0, "class_pictures": 8, "casr": 0.0,
 "casr_squared": false, "attractor": false, "contrast": 0.05, "mask_split": false, "soft_masks": false, "rank": 0,
 "optimizer": "adamw", "reach": 0, "strength": 1.0, "keeps_best": true, "patience": 0}"""
@@ -20,6 +21,7 @@ def test_only_what_is_not_at_its_default_stands_in_a_key() -> None:
         "steps": 400,
         "schedule": "cosine",
         "warmup": 0.03,
+        "slots": 4,
     }
 
 

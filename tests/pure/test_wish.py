@@ -69,3 +69,13 @@ def test_attractors_are_asked_for_all_that_is_outside_where_pictures_have_masks(
     wish = replace(WISH, attractor=True)
     assert recipe_of(wish, "SD 1.5", 5, masked=True).mask_split
     assert not recipe_of(wish, "SD 1.5", 5).mask_split and not recipe_of(WISH, "SD 1.5", 5, masked=True).mask_split
+
+
+def test_captions_give_quick_more_slots_where_that_was_measured_unless_slots_are_asked_for() -> None:
+    def slots(family: str = "Playground", role: str = "subject", captioned: bool = True, settings: str = "") -> int:
+        return recipe_of(replace(WISH, role=role, settings=settings), family, 5, captioned=captioned).slots
+
+    assert slots() == 16 and slots(captioned=False) == slots(settings="captions=false") == 8
+    assert slots(settings="slots=3") == slots(settings="slots=3", captioned=False) == 3
+    assert slots(family="SDXL") == slots(family="SDXL", captioned=False)
+    assert slots(role="style") == slots(role="style", captioned=False)
