@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from . import comfyui, disk
+from . import comfyui, disk, lock
 from .places import LOOM, ROOT
 from .refusal import Refusal
 
@@ -22,7 +22,7 @@ ENV = LOOM / f"env{comfyui.SUFFIX}"  # releases pin other versions of the same p
 PYTHON = ENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = ENV / "concept-loom.txt"
 LOG = LOOM / "setup.log"
-FREE_GB = 5
+FREE_GB, FREE_GB_CUDA = 5, 10  # the second is what pip may bring on Linux; reckoned, not measured
 
 # One command, exactly pinned: torchvision pins torch, and a range may fetch another build of several gigabytes.
 TORCH = ("torch==2.13.0", "torchvision==0.28.0")
@@ -33,7 +33,11 @@ NO_NETWORK = (
     "NewConnectionError|NameResolutionError|Connection refused|ConnectTimeout|unreachable|ProxyError|name resolution"
 )
 WRONG_HASH = r"^\s*Got\s+([0-9a-f]{64})$"
-FULL = f"The disk of {ROOT} became full during the set-up, which needs {FREE_GB} GB. Make room and run this again."
+FULL = (
+    f"The disk of {ROOT} became full during the set-up, which needs {FREE_GB} GB, or about {FREE_GB_CUDA} GB where pip "
+    "brings a build of torch for CUDA. Make room and run this again."
+)
+WAITING = f"Another set-up is at work in {LOOM}; waiting until it is done."
 
 
 class Step(NamedTuple):
@@ -46,7 +50,9 @@ def interpreter() -> Path:
     if comfyui.of_the_user() and all(map(find_spec, COMFYUI_IMPORTS)):
         return Path(sys.executable)
     if not _is_ready():
-        _set_up()
+        with lock.alone(LOOM / "setup.lock", WAITING):
+            if not _is_ready():  # by now, by another process
+                _set_up()
     return PYTHON
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tools import comfyui, commands, environment, quickstart, report, server
+from tools import comfyui, commands, environment, lock, quickstart, report, server
 from tools.client import Client
 from tools.places import ROOT
 from tools.refusal import Refusal
@@ -156,6 +156,27 @@ def test_a_disk_that_fills_while_unpacking_leaves_nothing_half_made(loom, monkey
     with pytest.raises(OSError, match="No space"):
         environment._set_up()
     assert {file.name for file in loom.iterdir()} == {"index", *(["env"] if was_complete else [])}
+
+
+def test_of_two_first_set_ups_at_once_the_second_waits_and_makes_nothing(loom, monkeypatch, capfd):
+    """The first is another process, which ends without tidying up."""
+    hold = "import sys\nfrom pathlib import Path\nfrom tools import lock\n"
+    hold += "with lock.alone(Path(sys.argv[1]), ''):\n    print('held', flush=True)\n    sys.stdin.read()"
+    first = subprocess.Popen(
+        [sys.executable, "-c", hold, str(loom / "setup.lock")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert first.stdout and first.stdout.readline() == "held\n"
+    looks = iter([False, True])  # before it waits, and behind it
+    monkeypatch.setattr(comfyui, "of_the_user", lambda: False)
+    monkeypatch.setattr(environment, "_is_ready", lambda: next(looks))
+    monkeypatch.setattr(environment, "_set_up", raising(AssertionError("set up twice")))
+    monkeypatch.setattr(lock.time, "sleep", lambda seconds: (first.kill(), first.wait()))
+    assert environment.interpreter() == environment.PYTHON
+    assert capfd.readouterr().out == f"{environment.WAITING}\n"
 
 
 @pytest.mark.parametrize(("made_by", "there", "anew"), [("{}", True, False), ("3.9", True, True), ("{}", False, True)])
