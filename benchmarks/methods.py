@@ -1,17 +1,18 @@
 """`bench methods`: does it learn? Unseen instances, the same seconds for everybody, scored against held-out pictures.
 
-Rows: class word (floor), full caption (all coarse words, no learning), our methods, staged fast also with an attractor,
-and ComfyUI's own Train LoRA in the same process with the best of three learning rates and two strengths chosen on other
-instances. staged fast and Train LoRA also learn from pictures whose captions say where the subject is and what is
-beside it; staged fast also under the captions that the model itself gives them in the same seconds (Caption Pictures),
-which are told nothing. The nested encoder that comes with the playground learns nothing of them.
+Rows: class word (floor), full caption (all coarse words, no learning), our methods, quick also with one slot as in
+CoAR, staged fast also with an attractor, and ComfyUI's own Train LoRA in the same process with the best of three
+learning rates and two strengths chosen on other instances. quick, staged fast and Train LoRA also learn from pictures
+whose captions say where the subject is and what is beside it; the first two also under the captions that the model
+itself gives them in the same seconds (Caption Pictures), which are told nothing. The nested encoder that comes with the
+playground learns nothing of them.
 """
 
 from __future__ import annotations
 
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from ..playground.model import ENCODER, WEIGHTS, load
 from ..playground.world import PROMPTS
 from . import ablations
 from .core_lora import BATCH, Lora, tuned
+from .jobs import fill
 from .kept import Kept
 from .made import (
     Captions,
@@ -48,13 +50,17 @@ from .wind_tunnel import Case, Tunnel, cases
 
 SECONDS = 20.0
 INSTANCES, QUICK_INSTANCES, QUICK_PROMPTS = 20, 8, 5
+ONE_SLOT, CAPTIONED = "quick, one slot", ("quick", "staged fast")
 PEER = "core Train LoRA"
 CAPTIONED_PEER = f"{PEER}{Captions.WRITTEN.value}"
 LEFT_OUT = (  # of the quick table, unless asked for
-    *("textual inversion", "nested", "staged fast, attractor", "nested encoder"),
-    *(f"staged fast{Captions.WRITTEN.value}", CAPTIONED_PEER),
+    *("textual inversion", ONE_SLOT, "nested", "staged fast, attractor", "nested encoder"),
+    *(f"{method}{Captions.WRITTEN.value}" for method in CAPTIONED),
+    *(f"quick{Captions.MODELS.value}", CAPTIONED_PEER),
 )
 CURVE, CURVE_INSTANCES = (5.0, 10.0, 20.0, 60.0), 4
+JOBS = 2
+CURVES = (("quick", Captions.NONE), ("quick", Captions.WRITTEN))
 
 
 def core_lora(lora: Lora, tunnel: Tunnel, case: Case) -> Made:
@@ -98,7 +104,7 @@ class Bench:
         return with_settings(timed(method, self.seconds), self.ours)
 
     def methods(self, scratch: Path) -> dict[str, Due]:
-        """In the order of their rows."""
+        """All, in the order of their rows."""
 
         def ours(method: str, captions: Captions = Captions.NONE, **changes: Any) -> Due:
             recipe = reading(replace(self.recipe(method), **changes), captions)
@@ -107,14 +113,19 @@ class Bench:
         rows = {
             "class word": Due(lambda: class_word),
             "full caption": Due(lambda: full_caption),
-            **{name: ours(name) for name in ("textual inversion", "quick", "layerwise", "nested", "staged fast")},
+            **{name: ours(name) for name in ("textual inversion", "quick")},
+            ONE_SLOT: ours("quick", slots=1),
+            **{name: ours(name) for name in ("layerwise", "nested", "staged fast")},
             "staged fast, attractor": ours("staged fast", attractor=True),
             PEER: Due(lambda: partial(core_lora, self.peer)),
-            **{f"staged fast{by.value}": ours("staged fast", by) for by in (Captions.MODELS, Captions.WRITTEN)},
+            **{f"{one}{by.value}": ours(one, by) for one in CAPTIONED for by in (Captions.MODELS, Captions.WRITTEN)},
             CAPTIONED_PEER: Due(lambda: partial(core_lora, self.captioned_peer)),
             "nested encoder": Due(lambda: encoded_method(self.weights / ENCODER, scratch)),
         }
-        return {name: due for name, due in rows.items() if self._wants(name)}
+        return rows
+
+    def due(self, scratch: Path) -> dict[str, Due]:
+        return {name: due for name, due in self.methods(scratch).items() if self._wants(name)}
 
     def _wants(self, name: str) -> bool:
         return name in self.only if self.only else not (self.quick and name in LEFT_OUT)
@@ -134,11 +145,19 @@ class Bench:
     def words_alone(self) -> list[dict]:
         return [self.tunnel.words_alone(case)._asdict() for case in self.cases]
 
-    def curve(self, scratch: Path) -> dict[str, float]:
-        """Identity of `quick` after so many seconds, on the first few instances."""
-        few = self.cases[:CURVE_INSTANCES]
-        made = {f"{s:g}": row(self.tunnel, few, concept_method(timed("quick", s), scratch)) for s in CURVE}
-        return {seconds: one["identity"] for seconds, one in made.items()}
+    def curves(self, scratch: Path) -> dict[str, Callable[[], dict[str, float]]]:
+        """Of the full table, or by the names of their rows."""
+        every = {f"curve of {one}{by.value}": partial(self._curve, one, by, scratch) for one, by in CURVES}
+        return {name: make for name, make in every.items() if (name in self.only if self.only else not self.quick)}
+
+    def _curve(self, method: str, captions: Captions, scratch: Path) -> dict[str, float]:
+        """Identity after so many seconds of learning, on the first few instances."""
+        few, made = self.cases[:CURVE_INSTANCES], dict[str, float]()
+        for seconds in CURVE:
+            recipe = reading(timed(method, seconds), captions)
+            of_some = row(self.tunnel, few, concept_method(recipe, scratch, captions=captions))
+            made[f"{seconds:g}"] = of_some["identity"]
+        return made
 
 
 def _tuning(peer: Callable[[], Lora]) -> dict[str, float]:
@@ -173,12 +192,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--peer-batch", type=int, default=BATCH, help="pictures in a step of core Train LoRA")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of learning, for every row of the tables")
     parser.add_argument("--steps", type=int, default=ablations.STEPS, help="of learning, for every row of --ablations")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="rows made at a time, on equal shares of the cores")
     parser.add_argument("--judge", choices=NAMES, default=NAMES[0], help="who scores the pictures")
     wanted = parser.parse_args(argv)
-    return ablations.run(wanted) if wanted.ablations else run(wanted)
+    return ablations.run(wanted) if wanted.ablations else run(wanted, argv)
 
 
-def run(wanted: Namespace) -> int:
+def run(wanted: Namespace, argv: list[str]) -> int:
     bench = Bench(wanted)
     about = {"bench": "methods", "world_seed": wanted.world_seed, "quick": wanted.quick}
     about["weights"] = fingerprint(wanted.weights or WEIGHTS)
@@ -187,19 +207,28 @@ def run(wanted: Namespace) -> int:
     about |= {} if wanted.peer_batch == BATCH else {"peer_batch": wanted.peer_batch}
     table = Table(wanted.json, {**about, "instances": len(bench.cases), "seconds": wanted.seconds})
     with tempfile.TemporaryDirectory() as folder:
-        for name, due in bench.methods(Path(folder)).items():
-            made = table.row(name, lambda due=due: bench.row(due.make()), recipe=due.recipe)
+        table.once("ceiling_per_case", bench.ceiling)
+        table.once("words_alone_per_case", bench.words_alone)
+        due, curves = bench.due(Path(folder)), bench.curves(Path(folder))
+        for number, (name, one) in enumerate(due.items()):
+            if number == 1 and wanted.jobs > 1:  # all have the first, the class word
+                fill(table, "methods", argv, _missing(table, due, curves), wanted.jobs)
+            made = table.row(name, lambda one=one: bench.row(one.make()), recipe=one.recipe)
             print(f"{name}: identity {made['identity']:.3f}, attributes {made['attributes']:.3f}", flush=True)
         for name, tune in bench.peers().items():
             table.entry("peers", name, tune)
-        table.once("ceiling_per_case", bench.ceiling)
-        table.once("words_alone_per_case", bench.words_alone)
-        if not (wanted.quick or wanted.rows):
-            table.once("curve", lambda: bench.curve(Path(folder)))
+        for name, make in curves.items():
+            table.entry("curves", name, make)
+    table.sort(list(bench.methods(Path())))
     finish(table.values)
     table.write()
     show(table.values)
     return 0
+
+
+def _missing(table: Table, due: Mapping[str, Due], curves: Iterable[str]) -> list[str]:
+    rows = [name for name, one in due.items() if not table.has(name, recipe=one.recipe)]
+    return rows + [name for name in curves if name not in table.values.get("curves", ())]
 
 
 def show(values: dict) -> None:

@@ -1,9 +1,9 @@
 """`bench sites`: which sites carry a subject, which a style? A concept learned at all of them, kept at a few.
 
-quick learns one row per site; the table scores it with the rows of one site only, and of all but one. Nothing is
-learned for it again. A subject: likeness to held-out pictures and attributes, as in `methods`. A style that has no
-name: likeness to other pictures in it, and attributes but for the style. *closed* is the share of the way from the
-class word to real pictures.
+quick learns here with one slot, a row at every site; the table scores it with the rows of one site only, and of all but
+one. Nothing is learned for it again. A subject: likeness to held-out pictures and attributes, as in `methods`. A style
+that has no name: likeness to other pictures in it, and attributes but for the style. *closed* is the share of the way
+from the class word to real pictures.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..personalization.concept import Concept
 from ..personalization.dataset import dataset_of
 from ..personalization.parts import ContextRows
 from ..personalization.pictures import Picture
+from ..personalization.recipe import Recipe
 from ..personalization.scores import likeness
 from ..personalization.sites import Site
 from ..playground.judge import load_judge
@@ -73,7 +74,7 @@ class Bench(ABC):
 class Subjects(Bench):
     def __init__(self, tunnel: Tunnel, count: int, world_seed: int, seconds: float) -> None:
         self.tunnel, self.cases = tunnel, cases(count, world_seed, SETTINGS)
-        self.concepts = [learned_subject(timed(METHOD, seconds), tunnel, case) for case in self.cases]
+        self.concepts = [learned_subject(one_row(seconds, "subject"), tunnel, case) for case in self.cases]
 
     def score(self, number: int, placed: PlacedConcept) -> Score:
         case = self.cases[number]
@@ -88,7 +89,7 @@ class Styles(Bench):
     def __init__(self, tunnel: Tunnel, count: int, world_seed: int, seconds: float) -> None:
         self.tunnel, self.pairs = tunnel, pairs(count, world_seed)
         datasets = [dataset_of([Picture(f"{i}", one) for i, one in enumerate(pair.training)]) for pair in self.pairs]
-        recipe, words = timed(METHOD, seconds, "style"), (LOOK, "", "style")
+        recipe, words = one_row(seconds, "style"), (LOOK, "", "style")
         known = zip(datasets, self.pairs, strict=True)
         self.concepts = [learned_by(recipe, tunnel, dataset, words, pair.case.seed) for dataset, pair in known]
 
@@ -110,6 +111,10 @@ class Styles(Bench):
     def ceiling(self) -> list[float]:
         seen = [self.tunnel.judge.style(self.tunnel.through(pair.training)) for pair in self.pairs]
         return [float(likeness(one, self._look(number)).mean()) for number, one in enumerate(seen)]
+
+
+def one_row(seconds: float, role: str) -> Recipe:
+    return replace(timed(METHOD, seconds, role), slots=1, sites=())
 
 
 ROLES: dict[str, type[Bench]] = {"subject": Subjects, "style": Styles}

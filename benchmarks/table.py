@@ -39,15 +39,40 @@ class Table:
         self, name: str, make: Callable[[], dict[str, Any]], column: str = "method", recipe: str = ""
     ) -> dict[str, Any]:
         """The row of that name, made only if it is not there yet, or was made by another recipe."""
-        rows = self.values.setdefault("rows", [])
-        known = next((row for row in rows if row[column] == name), None)
-        if known is None or known.get("recipe", "") != recipe:
-            made = {column: name, **({"recipe": recipe} if recipe else {}), **make()}
-            at = rows.index(known) if known else len(rows)
-            rows[at : at + 1] = [made]
-            self.write()
-            return made
-        return known
+        known = self._row(name, column)
+        if known is not None and self.has(name, column, recipe):
+            return known
+        return self._put({column: name, **({"recipe": recipe} if recipe else {}), **make()}, column)
+
+    def has(self, name: str, column: str = "method", recipe: str = "") -> bool:
+        """Whether `row` would find that row."""
+        known = self._row(name, column)
+        return known is not None and known.get("recipe", "") == recipe
+
+    def join(self, other: dict[str, Any], name: str, column: str = "method") -> None:
+        """Takes over another table's row of that name, and the entries of its groups that this one lacks."""
+        for row in other.get("rows", ()):
+            if row[column] == name:
+                self._put(row, column)
+        for group, entries in other.items():
+            if isinstance(entries, dict):
+                self.values[group] = {**entries, **self.values.get(group, {})}
+        self.write()
+
+    def sort(self, names: Sequence[str], column: str = "method") -> None:
+        """The rows in the order of their names; those that are not among these stay behind them."""
+        place = {name: number for number, name in enumerate(names)}
+        self.values.get("rows", []).sort(key=lambda row: place.get(row[column], len(place)))
+
+    def _row(self, name: str, column: str) -> dict[str, Any] | None:
+        return next((row for row in self.values.get("rows", ()) if row[column] == name), None)
+
+    def _put(self, row: dict[str, Any], column: str) -> dict[str, Any]:
+        rows, known = self.values.setdefault("rows", []), self._row(row[column], column)
+        at = rows.index(known) if known else len(rows)
+        rows[at : at + 1] = [row]
+        self.write()
+        return row
 
     def write(self) -> None:
         if self.path:

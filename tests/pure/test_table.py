@@ -68,3 +68,28 @@ def test_a_checkpoint_is_taken_where_it_can_be_measured_and_refused_with_a_way_o
         arguments("methods").parse_args(own)
     told = capsys.readouterr().err
     assert all(part in told for part in ("mine.safetensors", "needs its model", "demo --checkpoint"))
+
+
+def test_a_row_made_apart_joins_and_what_else_the_other_knows_does_not(tmp_path):
+    path = tmp_path / "out.json"
+    table = Table(path, {"seed": 1})
+    table.row("class word", lambda: {"identity": 0.0})
+    other = Table(None, {"seed": 1})
+    other.row("quick", lambda: {"identity": 0.5}, recipe="two")
+    other.row("class word", lambda: {"identity": 0.9})
+    other.entry("peers", "Train LoRA", lambda: {"rate": 0.1})
+    table.row("quick", lambda: {"identity": 0.1}, recipe="one")
+    assert table.has("quick", recipe="one") and not table.has("quick", recipe="two")
+    table.join(other.values, "quick")
+    again = Table(path, {"seed": 1})
+    assert again.row("quick", _never, recipe="two")["identity"] == 0.5
+    assert again.row("class word", _never)["identity"] == 0.0
+    assert again.values["peers"] == {"Train LoRA": {"rate": 0.1}} and again.values["about"] == {"seed": 1}
+
+
+def test_rows_stand_in_the_order_that_is_asked():
+    table = Table(None, {})
+    for name in ("staged", "old", "quick"):
+        table.row(name, lambda: {})
+    table.sort(["quick", "staged"])
+    assert [row["method"] for row in table.values["rows"]] == ["quick", "staged", "old"]

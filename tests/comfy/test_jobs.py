@@ -1,0 +1,18 @@
+"""Rows of a bench made by processes of their own, on the real playground."""
+
+import json
+from pathlib import Path
+
+from concept_loom.benchmarks import methods
+
+ASKED = ("--quick", "--instances", "1", "--seconds", "0.2")
+
+
+def test_rows_made_two_at_a_time_stand_in_one_table_which_a_restart_leaves_alone(tmp_path: Path) -> None:
+    file, rows = tmp_path / "out.json", ("quick", "quick, captions")
+    assert methods.main([*ASKED, "--json", str(file), "--rows", *rows, "--jobs", "2"]) == 0
+    made = json.loads(file.read_text())
+    assert [row["method"] for row in made["rows"]] == ["class word", *rows]
+    assert all(row["steps"] > 0 and row["closed"] is not None for row in made["rows"][1:])
+    assert methods.main([*ASKED, "--json", str(file), "--rows", *rows, "--jobs", "2"]) == 0
+    assert json.loads(file.read_text()) == made
