@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import comfy.model_management
 import pytest
@@ -31,12 +32,13 @@ def case() -> Case:
     return cases(1, 5)[0]
 
 
-def learned(tunnel: Tunnel, case: Case, name: str, pace: float = 1.0) -> Concept:
+def learned(tunnel: Tunnel, case: Case, name: str, pace: float = 1.0, **changes: Any) -> Concept:
     """After two steps in every stage, at `pace` times the learning rate."""
     recipe = ROWS[name].recipe
     assert recipe
     stages = tuple(replace(one, share=1.0, learning_rate=pace * one.learning_rate) for one in recipe.stages)
-    return learned_subject(replace(recipe, stages=stages, steps=2 * len(stages), batch_size=2), tunnel, case)
+    few = replace(recipe, stages=stages, steps=2 * len(stages), batch_size=2)
+    return learned_subject(replace(few, **changes), tunnel, case)
 
 
 def changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[str]:
@@ -97,7 +99,7 @@ def test_another_base_has_other_weights_of_the_stated_size_and_leaves_its_own_al
 def test_a_concept_kept_nowhere_is_its_class_word_and_kept_at_one_site_acts_there_only(
     tunnel: Tunnel, case: Case
 ) -> None:
-    concept = learned(tunnel, case, "quick")
+    concept = learned(tunnel, case, "quick", sites=())
     sites = tuple(shape.site for shape in concept.info.base.sites)
     kept = placements(sites)
     assert len(kept) == 2 + 2 * len(sites) and len(set(kept.values())) == len(kept)

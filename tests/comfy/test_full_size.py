@@ -73,7 +73,7 @@ def save_header(state, path):
         file.truncate(8 + len(header) + end)
 
 
-@pytest.mark.parametrize(("method", "family", "role"), SITES)
+@pytest.mark.parametrize(("method", "family", "role"), [one for one in SITES if one[1] in UNETS])
 def test_a_roles_sites_are_blocks_of_the_published_model(method, family, role):
     base = next(one for one in known_bases() if one.family == family)
     recipe = recipe_for(method, family, role)

@@ -11,6 +11,9 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy_extras.nodes_model_merging import ModelMergeSimple
+from concept_loom.personalization.comfyui.backbone import Backbone
+from concept_loom.personalization.methods.layerwise import chosen_sites
+from concept_loom.personalization.recipe import recipe_for
 from concept_loom.playground.autoencoder import PatchAutoencoder, write_linear
 from concept_loom.playground.model import CHANNELS, WEIGHTS, Playground, load, read_weights, unpacked
 from concept_loom.playground.world import draw_scene, full_caption, render
@@ -39,6 +42,13 @@ def test_every_part_is_of_the_hosts_own_classes(playground: Playground) -> None:
     assert isinstance(playground.clip, comfy.sd.CLIP)
     assert isinstance(playground.vae, comfy.sd.VAE)
     assert isinstance(playground.clip_vision, comfy.clip_vision.ClipVisionModel)
+
+
+def test_subjects_learned_by_quick_sit_in_the_decoder(playground: Playground) -> None:
+    base = Backbone(playground.model).base
+    decoder = {shape.site for shape in base.sites if shape.site.block == "output"}
+    assert set(chosen_sites(base, recipe_for("quick", base.family, "subject").sites)) == decoder
+    assert decoder < {shape.site for shape in base.sites}
 
 
 def test_the_vae_gives_pictures_back(playground: Playground, pictures: torch.Tensor) -> None:
