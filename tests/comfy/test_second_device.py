@@ -158,9 +158,9 @@ def test_however_comfyui_was_started_the_same_is_learned(lesson, state: host.VRA
 
 def test_where_memory_runs_out_all_the_same_learning_goes_on_more_sparingly(lesson, monkeypatch) -> None:
     """Whatever is foretold the fastest way is taken, which is too much for the card in the middle of a step."""
-    ample, memory = lesson("quick", AMPLE)
+    ample, memory = lesson("nested", AMPLE)
     monkeypatch.setattr(Room, "best", lambda room, batch_size: room.ways(batch_size)[0])
-    scarce, small = lesson("quick", memory.peak * 985 // 1000)
+    scarce, small = lesson("nested", memory.peak * 985 // 1000)
     assert "Memory ran out, so it went on more sparingly" in " ".join(scarce.sentences)
     assert small.peak <= small.size
     same(ample, scarce)

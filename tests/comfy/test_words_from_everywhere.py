@@ -209,7 +209,7 @@ def test_sdxl_prompts_of_one_call_may_hold_the_word_in_different_encoders(texts,
         return sample(canvas.model, encode(canvas.clip, positive), made, steps=1, cfg=0.0)
 
     beside, alone = (negative(canvas, positive) for positive in ("a nice <mug>", "a bush"))
-    assert differ(beside, alone) < 1e-5 < 0.01 < differ(alone, negative(plain, "a bush"))
+    assert differ(beside, alone) < 1e-3 < 0.01 < differ(alone, negative(plain, "a bush"))  # of values up to 250
 
 
 def test_sdxl_chunks_that_a_pack_joins_are_found_in_both_encoders():
