@@ -60,7 +60,7 @@ LEFT_OUT = (  # of the quick table, unless asked for
 )
 CURVE, CURVE_INSTANCES = (5.0, 10.0, 20.0, 60.0), 4
 JOBS = 2
-CURVES = (("quick", Captions.NONE), ("quick", Captions.WRITTEN))
+CURVES = {f"curve of quick{by.value}": ("quick", by) for by in (Captions.NONE, Captions.WRITTEN)}
 
 
 def core_lora(lora: Lora, tunnel: Tunnel, case: Case) -> Made:
@@ -147,8 +147,15 @@ class Bench:
 
     def curves(self, scratch: Path) -> dict[str, Callable[[], dict[str, float]]]:
         """Of the full table, or by the names of their rows."""
-        every = {f"curve of {one}{by.value}": partial(self._curve, one, by, scratch) for one, by in CURVES}
+        every = {name: partial(self._curve, one, by, scratch) for name, (one, by) in CURVES.items()}
         return {name: make for name, make in every.items() if (name in self.only if self.only else not self.quick)}
+
+    def unknown(self) -> str:
+        """What to say of rows asked for that no table has."""
+        known = [*self.methods(Path()), *CURVES]
+        strange = [name for name in self.only if name not in known]
+        there = f"the table has {'; '.join(known)}. Write one of these, in quotes."
+        return f"--rows has {'; '.join(strange)}; {there}" if strange else ""
 
     def _curve(self, method: str, captions: Captions, scratch: Path) -> dict[str, float]:
         """Identity after so many seconds of learning, on the first few instances."""
@@ -200,6 +207,8 @@ def main(argv: list[str]) -> int:
 
 def run(wanted: Namespace, argv: list[str]) -> int:
     bench = Bench(wanted)
+    if refused := bench.unknown():
+        raise SystemExit(refused)
     about = {"bench": "methods", "world_seed": wanted.world_seed, "quick": wanted.quick}
     about["weights"] = fingerprint(wanted.weights or WEIGHTS)
     about |= {} if wanted.judge == NAMES[0] else {"judge": wanted.judge}
